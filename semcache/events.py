@@ -1,0 +1,42 @@
+"""The closed set of event kinds, and how hooks are called."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from semcache.types import Event, Outcome
+
+EVENT_KINDS: Final = frozenset(
+    {
+        "store_error",  # a store failed or ran over its budget
+        "store_open",  # its breaker opened: the cache works without it for a while
+        "embedder_error",  # the embedder failed or ran over its budget
+        "index_error",  # the vector index failed
+        "index_rebuilt",  # a snapshot was missing, old or damaged
+        "verifier_error",  # the verifier failed or was late
+        "entry_damaged",  # stored bytes that cannot be read; removed
+        "collision",  # two requests with one hash: an accident or an attack
+        "uncanonical",  # a request without canonical form
+        "unstorable",  # an answer that cannot be represented
+        "hook_error",  # a user's hook raised
+        "ledger_error",  # counters could not be written; they are kept and tried again
+    }
+)
+
+Hook = Callable[[Outcome], None]
+EventHook = Callable[[Event], None]
+
+logger = logging.getLogger("semcache")
+
+
+def emit(hooks: Iterable[EventHook], event: Event) -> None:
+    """Log an event and hand it to the hooks. A hook that raises is logged and changes nothing."""
+    assert event.kind in EVENT_KINDS, event.kind
+    logger.warning("%s: %s", event.kind, event.message)
+    for hook in hooks:
+        try:
+            hook(event)
+        except Exception:
+            logger.exception("an event hook failed on %s", event.kind)
