@@ -87,7 +87,9 @@ class Entry:
         key: Key of the request that was answered.
         text: Its fuzzy text.
         response: The complete non-stream body in the wire format of ``api`` (JSON bytes).
-        vector: float16 or float32 [d], L2-normalised; ``None`` keeps the entry to the exact tier.
+        vector: float16 or float32 [d], L2-normalised, or little-endian float16 bytes, the form in which stores hand
+            it back so that an exact hit never needs numpy; read it through :meth:`embedding`. ``None`` keeps the
+            entry to the exact tier.
         fingerprint: Identity of the embedder that made ``vector``.
         created_at: Unix seconds.
         expires_at: Unix seconds; ``None`` means never.
@@ -106,8 +108,17 @@ class Entry:
     latency_s: float = 0.0
     usage: Usage | None = None
     tags: tuple[str, ...] = ()
-    vector: npt.NDArray[Any] | None = None
+    vector: npt.NDArray[Any] | bytes | None = None
     fingerprint: str | None = None
+
+    def embedding(self) -> Vector | None:
+        """``vector`` as float32 [d]."""
+        if self.vector is None:
+            return None
+        import numpy as np
+
+        raw = np.frombuffer(self.vector, dtype="<f2") if isinstance(self.vector, bytes) else self.vector
+        return raw.astype(np.float32)
 
     def expired(self, now: float) -> bool:
         return self.expires_at is not None and now >= self.expires_at
