@@ -1,0 +1,447 @@
+"""Performs the steps of a flow: one sync loop, one async loop, and what both share.
+
+This is where effects and trouble live. Whatever goes wrong in the cache's own parts becomes an event and a ``None``
+answer here; what the upstream raises is thrown into the flow and leaves it as the same object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Generator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from semcache import flow as steps
+from semcache.errors import CacheTrouble, CanonicalError, StoreUnavailable
+from semcache.events import EventHook, Hook, emit, logger
+from semcache.flight import Flights, Landed, wait, wait_async
+from semcache.keys import make_key
+from semcache.options import Options, current_options
+from semcache.types import Event, Outcome, Reply, Request
+
+if TYPE_CHECKING:
+    from semcache.policy import Policy
+
+    from semcache.flow import Answered, Call, Flow, Near, Step, StreamReply
+    from semcache.ledger import Ledger
+    from semcache.semantic import SemanticTier
+    from semcache.stores.base import Store
+
+T = TypeVar("T")
+Verifier = Callable[[str, str], float]
+
+_last: ContextVar[Outcome | None] = ContextVar("semcache_last_outcome", default=None)
+
+
+def last_outcome() -> Outcome | None:
+    """The outcome of the last call that went through a cache in this thread or task."""
+    return _last.get()
+
+
+class Served(NamedTuple):
+    """What an edge gets for a request.
+
+    Args:
+        body: The answer, when it came from the cache or from another caller's flight.
+        value: The upstream's own value, untouched, on a miss or bypass.
+        pending: Set when the upstream has begun a stream: the edge must complete or abandon it.
+    """
+
+    outcome: Outcome
+    body: bytes | None = None
+    value: Any = None
+    pending: Pending | None = None
+
+
+class Engine:
+    """The parts of one cache, and the two loops.
+
+    Args:
+        semantic: ``None`` leaves the exact tier only.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        semantic: SemanticTier | None,
+        policy: Policy,
+        ledger: Ledger,
+        namespace: str,
+        tenant: str | None,
+        event_hooks: list[EventHook],
+    ) -> None:
+        self.store = store
+        self.semantic = semantic
+        self.policy = policy
+        self.ledger = ledger
+        self.namespace = namespace
+        self.tenant = tenant
+        self.flights = Flights()
+        self.outcome_hooks: list[Hook] = []
+        self.event_hooks = event_hooks
+        self._perform: dict[type, Callable[[Any], Any]] = {
+            steps.GetExact: self._get_exact,
+            steps.Join: self._join,
+            steps.Embed: self._embed,
+            steps.Search: self._search,
+            steps.Verify: self._verify,
+            steps.Write: self._write,
+        }
+        self._aperform: dict[type, Callable[[Any], Awaitable[Any]]] = {
+            steps.Join: self._ajoin,
+            steps.Embed: self._aembed,
+            steps.Search: self._asearch,
+            steps.Verify: self._averify,
+        }
+        # Steps that an event loop may run on its own thread.
+        self._inline = {steps.GetExact: store.inline_reads, steps.Write: store.inline_writes}
+        _engines.add(self)
+
+    def emit(self, event: Event) -> None:
+        emit(self.event_hooks, event)
+
+    # Calls --------------------------------------------------------------------------------------------------------
+
+    def run(self, request: Request, call: Callable[[], Reply | StreamReply], *, refresh: bool = False) -> Served:
+        """Serve a request, calling upstream on a miss. What ``call`` raises passes through unchanged."""
+        ctx = self.context(request, refresh=refresh)
+        return self._drive(ctx, steps.call(ctx), call)
+
+    async def arun(
+        self,
+        request: Request,
+        call: Callable[[], Awaitable[Reply | StreamReply]],
+        *,
+        refresh: bool = False,
+    ) -> Served:
+        """As :meth:`run`, for an event loop."""
+        ctx = self.context(request, refresh=refresh)
+        return await self._adrive(ctx, steps.call(ctx), call)
+
+    def perform(self, generator: Generator[Step, Any, T]) -> T:
+        """Drive a flow that never calls upstream."""
+        answer: Any = None
+        try:
+            while True:
+                step = generator.send(answer)
+                answer = self._perform[type(step)](step)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    async def aperform(self, generator: Generator[Step, Any, T]) -> T:
+        answer: Any = None
+        try:
+            while True:
+                answer = await self._astep(generator.send(answer))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    def finish(self, outcome: Outcome) -> Outcome:
+        """Book an outcome and hand it to the hooks."""
+        self.ledger.record(outcome)
+        for hook in self.outcome_hooks:
+            try:
+                hook(outcome)
+            except Exception as error:
+                logger.exception("an outcome hook failed")
+                self.emit(Event("hook_error", str(error), error))
+        return outcome
+
+    def close(self) -> None:
+        self.ledger.close()
+        if self.semantic is not None:
+            self.semantic.close()
+        self.store.close()
+        _engines.discard(self)
+
+    def after_fork(self) -> None:
+        self.flights = Flights()
+        if self.semantic is not None:
+            self.semantic.after_fork()
+
+    # The two loops ------------------------------------------------------------------------------------------------
+
+    def _drive(self, ctx: Call, flow: Flow, call: Callable[[], Reply | StreamReply]) -> Served:
+        answer: Any = None
+        try:
+            while True:
+                step = flow.send(answer)
+                if type(step) is not steps.CallUpstream:
+                    answer = self._perform[type(step)](step)
+                    continue
+                answer = call()
+                if type(answer) is steps.StreamReply:
+                    return self._begun(ctx, flow, answer)
+        except StopIteration as stop:
+            return self._served(ctx, stop.value)
+        except BaseException as error:
+            self._broken(ctx, flow, error)
+            raise
+
+    async def _adrive(self, ctx: Call, flow: Flow, call: Callable[[], Awaitable[Reply | StreamReply]]) -> Served:
+        answer: Any = None
+        try:
+            while True:
+                step = flow.send(answer)
+                if type(step) is not steps.CallUpstream:
+                    answer = await self._astep(step)
+                    continue
+                answer = await call()
+                if type(answer) is steps.StreamReply:
+                    return self._begun(ctx, flow, answer)
+        except StopIteration as stop:
+            return self._served(ctx, stop.value)
+        except BaseException as error:
+            self._broken(ctx, flow, error)
+            raise
+
+    async def _astep(self, step: Step) -> Any:
+        kind = type(step)
+        perform = self._aperform.get(kind)
+        if perform is not None:
+            return await perform(step)
+        if self._inline.get(kind, True):
+            return self._perform[kind](step)
+        return await asyncio.to_thread(self._perform[kind], step)
+
+    def _served(self, ctx: Call, answered: Answered) -> Served:
+        _last.set(ctx.outcome)
+        self.finish(ctx.outcome)
+        return Served(ctx.outcome, answered.body, answered.value)
+
+    def _begun(self, ctx: Call, flow: Flow, answer: StreamReply) -> Served:
+        _last.set(ctx.outcome)
+        return Served(ctx.outcome, value=answer.value, pending=Pending(self, ctx.outcome, flow))
+
+    def _broken(self, ctx: Call, flow: Flow, error: BaseException) -> None:
+        """The upstream raised, or the caller was cancelled: let the flow leave its flight."""
+        flow.close()
+        ctx.outcome.reason = f"upstream raised {type(error).__name__}"
+        _last.set(ctx.outcome)
+        self.finish(ctx.outcome)
+
+    def context(self, request: Request, *, refresh: bool = False) -> Call:
+        """What a flow needs to know of a call made here and now."""
+        options = current_options() or _NO_OPTIONS
+        namespace = options.namespace or self.namespace
+        tenant = options.tenant if options.tenant is not None else self.tenant
+        bypass = "asked for by the caller" if options.bypass else ""
+        key = None
+        try:
+            key = make_key(request, namespace, tenant)
+        except CanonicalError as error:
+            bypass = bypass or str(error)
+            self.emit(Event("uncanonical", str(error), error))
+        semantic = self.semantic
+        return steps.Call(
+            request=request,
+            key=key,
+            outcome=Outcome(
+                "miss",
+                namespace=namespace,
+                tenant=tenant,
+                model=request.model,
+                request=request,
+                key=key,
+            ),
+            policy=self.policy,
+            namespace=namespace,
+            tenant=tenant,
+            now=time.time,
+            tick=time.perf_counter,
+            fits=_nothing_fits if semantic is None else self._fits,
+            fingerprint=_no_fingerprint if semantic is None else self._fingerprint,
+            ttl=options.ttl,
+            tags=options.tags,
+            bypass=bypass,
+            refresh=refresh or options.refresh,
+            min_similarity=options.min_similarity,
+        )
+
+    # Steps --------------------------------------------------------------------------------------------------------
+
+    def _get_exact(self, step: steps.GetExact) -> Any:
+        try:
+            return self.store.get(step.key)
+        except CacheTrouble as error:
+            self._trouble("store_error", error)
+            return None
+
+    def _write(self, step: steps.Write) -> bool:
+        try:
+            self.store.put(step.entry)
+        except CacheTrouble as error:
+            self._trouble("store_error", error)
+            return False
+        if self.semantic is not None:
+            try:
+                self.semantic.add(step.entry)
+            except CacheTrouble as error:
+                self._trouble("index_error", error)
+        return True
+
+    def _join(self, step: steps.Join) -> Any:
+        owner = (threading.get_ident(), None)
+        flight, leads = self.flights.join(step.key.canonical, owner)
+        if leads:
+            return flight
+        if flight.owner[0] == owner[0]:
+            return _ALONE  # this very thread is reading the leader's stream: waiting for it would never end
+        try:
+            return wait(flight, step.wait_s)
+        except TimeoutError:
+            return _ALONE
+
+    async def _ajoin(self, step: steps.Join) -> Any:
+        owner = (threading.get_ident(), asyncio.current_task())
+        flight, leads = self.flights.join(step.key.canonical, owner)
+        if leads:
+            return flight
+        if flight.owner == owner:
+            return _ALONE
+        try:
+            return await wait_async(flight, step.wait_s)
+        except TimeoutError:
+            return _ALONE
+
+    def _fits(self, text: str) -> bool:
+        assert self.semantic is not None
+        try:
+            return self.semantic.queue.fits(text)
+        except Exception as error:
+            self._trouble("embedder_error", error)
+            return False
+
+    def _fingerprint(self) -> str | None:
+        assert self.semantic is not None
+        return self.semantic.queue.fingerprint
+
+    def _embed(self, step: steps.Embed) -> Any:
+        assert self.semantic is not None
+        try:
+            return self.semantic.queue.embed(step.text)
+        except CacheTrouble as error:
+            self._trouble("embedder_error", error)
+            return None
+
+    async def _aembed(self, step: steps.Embed) -> Any:
+        assert self.semantic is not None
+        try:
+            return await self.semantic.queue.aembed(step.text)
+        except CacheTrouble as error:
+            self._trouble("embedder_error", error)
+            return None
+
+    def _search(self, step: steps.Search) -> list[Near]:
+        semantic = self.semantic
+        assert semantic is not None
+        try:
+            matches = semantic.search(step.key, step.vector, step.k, step.min_similarity)
+            ids = [match.id for match in matches if match.id != step.key.id]
+            if not ids:
+                return []
+            entries = self.store.fetch(ids)
+            gone = [id for id, entry in zip(ids, entries, strict=True) if entry is None]
+            if gone:
+                semantic.remove(gone)
+            return semantic.near(step.key, step.vector, entries, step.min_similarity)
+        except CacheTrouble as error:
+            self._trouble("store_error", error)
+            return []
+
+    async def _asearch(self, step: steps.Search) -> list[Near]:
+        if self.store.inline_reads and self.semantic is not None and self.semantic.warm:
+            return self._search(step)
+        return await asyncio.to_thread(self._search, step)
+
+    def _verify(self, step: steps.Verify) -> float | None:
+        verifier = self.policy.verifier
+        if verifier is None:
+            return None
+        try:
+            return float(verifier(step.query, step.cached))
+        except Exception as error:
+            self._trouble("verifier_error", error)
+            return None
+
+    async def _averify(self, step: steps.Verify) -> float | None:
+        return await asyncio.to_thread(self._verify, step)
+
+    def _trouble(self, kind: str, error: Exception) -> None:
+        if not isinstance(error, StoreUnavailable):  # its breaker has said so once
+            self.emit(Event(kind, str(error), error))
+
+
+class Pending:
+    """A call whose upstream is streaming. The edge ends it with ``complete`` or ``abandon``; the first one counts."""
+
+    def __init__(self, engine: Engine, outcome: Outcome, flow: Flow) -> None:
+        self.outcome = outcome
+        self._engine = engine
+        self._flow: Flow | None = flow
+        self._lock = threading.Lock()
+
+    def complete(self, reply: Reply) -> None:
+        """The stream was read to its end."""
+        flow = self._take()
+        if flow is None:
+            return
+        try:
+            step = flow.send(reply)
+            while True:
+                step = flow.send(self._engine._perform[type(step)](step))
+        except StopIteration:
+            self._engine.finish(self.outcome)
+
+    async def acomplete(self, reply: Reply) -> None:
+        flow = self._take()
+        if flow is None:
+            return
+        try:
+            step = flow.send(reply)
+            while True:
+                step = flow.send(await self._engine._astep(step))
+        except StopIteration:
+            self._engine.finish(self.outcome)
+
+    def abandon(self, reason: str = "the stream was not read to its end") -> None:
+        """The stream broke, was closed early, or was cancelled: nothing is stored, and a follower takes over."""
+        flow = self._take()
+        if flow is not None:
+            flow.close()
+            self.outcome.reason = reason
+            self._engine.finish(self.outcome)
+
+    def _take(self) -> Flow | None:
+        with self._lock:
+            flow, self._flow = self._flow, None
+            return flow
+
+
+_ALONE = Landed(None)
+_NO_OPTIONS = Options()
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _nothing_fits(text: str) -> bool:
+    return False
+
+
+def _no_fingerprint() -> None:
+    return None
+
+
+def _after_fork() -> None:
+    for engine in list(_engines):
+        engine.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

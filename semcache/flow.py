@@ -1,0 +1,378 @@
+"""One call, as steps. The order of work is written here, once, and nowhere else.
+
+A flow is a generator: it yields a step and is sent the answer. It does no I/O, knows no clock and starts no thread;
+the engine has one sync and one async loop that perform the steps. Two rules:
+
+- A step that meets cache trouble is answered with ``None`` (or an empty list): trouble is a miss.
+- Only ``CallUpstream`` may raise into a flow; what it raises leaves the flow as the same object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from semcache.policy import admit, judge, ttl_for
+
+from semcache.flight import Landed
+from semcache.types import Candidate, Decision, Entry, Judged, Key, Layer, Outcome, Reply, Request, Status
+
+if TYPE_CHECKING:
+    from semcache.policy import Policy
+
+    from semcache.types import Vector
+
+
+class GetExact(NamedTuple):
+    """Answer: the live ``Entry`` of the key, or ``None``."""
+
+    key: Key
+
+
+class Join(NamedTuple):
+    """Join the flight of this key. Answer: ``Lead``, ``Landed``, or ``None`` if its leader failed."""
+
+    key: Key
+    wait_s: float
+
+
+class Embed(NamedTuple):
+    """Answer: float32 [d], or ``None``. ``TooLong`` if the text passes the embedder's window."""
+
+    text: str
+
+
+class Search(NamedTuple):
+    """Answer: the nearest stored questions of the scope as ``Near``, best first."""
+
+    key: Key
+    vector: Vector
+    k: int
+    min_similarity: float
+
+
+class Verify(NamedTuple):
+    """Answer: probability that the cached answer is right, or ``None`` if the verifier failed or was late."""
+
+    query: str
+    cached: str
+
+
+class CallUpstream(NamedTuple):
+    """Answer: the upstream's complete ``Reply``."""
+
+
+class Write(NamedTuple):
+    """Answer: whether the entry was stored."""
+
+    entry: Entry
+
+
+Step = GetExact | Join | Embed | Search | Verify | CallUpstream | Write
+
+
+class Lead(Protocol):
+    """The caller leads the flight, and ends it by one of these."""
+
+    def land(self, answer: Landed) -> None: ...
+
+    def fail(self) -> None: ...
+
+
+class Near(NamedTuple):
+    """A stored question near to the one asked, with its entry."""
+
+    entry: Entry
+    similarity: float
+    wrong_before: bool
+
+
+class StreamReply(NamedTuple):
+    """Upstream has begun to stream; ``value`` is what the caller reads from."""
+
+    value: Any
+
+
+TOO_LONG = "text longer than the embedder's window"
+
+
+@dataclass(slots=True)
+class Call:
+    """What a flow knows of its call, and the outcome that it fills in.
+
+    Args:
+        outcome: Begins as a miss.
+        now: Unix seconds.
+        tick: Monotonic seconds; both are functions so that a flow is free of the clock.
+        fits: Whether the embedder takes a text whole.
+        embedded: The vector of the fuzzy text, once it has been asked for.
+    """
+
+    request: Request
+    key: Key | None
+    outcome: Outcome
+    policy: Policy
+    namespace: str
+    tenant: str | None
+    now: Callable[[], float]
+    tick: Callable[[], float]
+    fits: Callable[[str], bool]
+    fingerprint: Callable[[], str | None]
+    ttl: float | None = None
+    tags: tuple[str, ...] = ()
+    bypass: str = ""
+    refresh: bool = False
+    min_similarity: float | None = None
+    embedded: Vector | None = None
+
+
+class Answered(NamedTuple):
+    """The end of a flow. ``body`` is set when the cache or another's flight answered; else the upstream's value."""
+
+    body: bytes | None = None
+    value: Any = None
+
+
+Flow = Generator[Step, Any, Answered]
+
+
+def call(ctx: Call) -> Flow:
+    """A whole call: admit, exact, collapse, semantic, judge, upstream, keep."""
+    key = _admitted(ctx)
+    if key is None:
+        return (yield from _bypass(ctx))
+    if not ctx.refresh:
+        entry = yield GetExact(key)
+        if entry is not None:
+            return _hit(ctx, entry, 1.0, "exact")
+    lead: Lead | None = None
+    for _ in range(2):  # a follower whose second leader fails too goes upstream by itself
+        joined = yield Join(key, ctx.policy.collapse_wait_s)
+        if joined is None:
+            continue
+        if not isinstance(joined, Landed):
+            lead = joined
+        elif joined.body is not None:
+            return _collapsed(ctx, joined)
+        break
+    if lead is None:
+        return (yield from _miss(ctx, key, None))
+    try:
+        return (yield from _lead(ctx, key, lead))
+    finally:
+        lead.fail()  # has no effect once the flight has landed
+
+
+def lookup(ctx: Call) -> Flow:
+    """Look, and neither call nor store."""
+    key = _admitted(ctx)
+    if key is None:
+        return Answered()
+    return (yield from _find(ctx, key)) or Answered()
+
+
+def store(ctx: Call, reply: Reply) -> Flow:
+    """Keep an answer that was got elsewhere."""
+    key = _admitted(ctx)
+    if key is not None:
+        ctx.outcome.usage = reply.usage
+        yield from _keep(ctx, key, reply, 0.0)
+    return Answered()
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a request would hit or miss. Nothing was served, stored or counted.
+
+    Args:
+        status: ``hit``, ``miss`` or ``bypass``.
+        reason: Why it would not be served; empty for a hit.
+        exact: Whether the exact tier holds it.
+        decision: The judgement over the nearest stored questions; ``None`` if the semantic tier was not asked.
+    """
+
+    request: Request
+    key: Key | None
+    status: Status
+    reason: str
+    exact: bool
+    decision: Decision | None = None
+
+    @property
+    def candidates(self) -> tuple[Judged, ...]:
+        """The nearest stored questions with their scores and everything held against them, best first."""
+        return () if self.decision is None else self.decision.judged
+
+
+def explain(ctx: Call) -> Generator[Step, Any, Explanation]:
+    """As :func:`lookup`, with every candidate judged by every guard, also below the threshold."""
+    key = _admitted(ctx)
+    if key is None:
+        return Explanation(ctx.request, ctx.key, "bypass", ctx.outcome.reason, exact=False)
+    entry = yield GetExact(key)
+    near = yield from _semantic(ctx, key, explain=True)
+    hit = entry is not None or near is not None
+    return Explanation(
+        ctx.request,
+        key,
+        "hit" if hit else "miss",
+        "" if hit else ctx.outcome.reason,
+        exact=entry is not None,
+        decision=ctx.outcome.decision,
+    )
+
+
+def _admitted(ctx: Call) -> Key | None:
+    ctx.outcome.reason = ctx.bypass or admit(ctx.policy, ctx.request)
+    if ctx.outcome.reason:
+        ctx.outcome.status = "bypass"
+        return None
+    return ctx.key
+
+
+def _bypass(ctx: Call) -> Flow:
+    started = ctx.tick()
+    reply: Reply = yield CallUpstream()
+    _spent(ctx, reply, ctx.tick() - started)
+    return Answered(value=reply.value)
+
+
+def _find(ctx: Call, key: Key) -> Generator[Step, Any, Answered | None]:
+    entry = yield GetExact(key)
+    if entry is not None:
+        return _hit(ctx, entry, 1.0, "exact")
+    near = yield from _semantic(ctx, key)
+    return None if near is None else _hit(ctx, near.entry, near.similarity, "semantic")
+
+
+def _lead(ctx: Call, key: Key, lead: Lead) -> Flow:
+    if not ctx.refresh:
+        # The exact tier is asked again: another leader may have landed since this call's first look.
+        found = yield from _find(ctx, key)
+        if found is not None:
+            lead.land(Landed(found.body, ctx.outcome.usage, ctx.outcome.upstream_latency_s or 0.0))
+            return found
+    return (yield from _miss(ctx, key, lead))
+
+
+def _miss(ctx: Call, key: Key, lead: Lead | None) -> Flow:
+    started = ctx.tick()
+    reply: Reply = yield CallUpstream()
+    latency = ctx.tick() - started
+    _spent(ctx, reply, latency)
+    if reply.failed:
+        ctx.outcome.reason = reply.reason
+        return Answered(value=reply.value)
+    yield from _keep(ctx, key, reply, latency)
+    if lead is not None:
+        # After the write, or a caller that comes between would find neither the flight nor the entry.
+        lead.land(Landed(reply.body, reply.usage, latency))
+    return Answered(value=reply.value)
+
+
+def _semantic(ctx: Call, key: Key, *, explain: bool = False) -> Generator[Step, Any, Near | None]:
+    """The stored question that may answer this one; ``None``, with the reason in the outcome, if none may."""
+    vector = yield from _embed(ctx)
+    if vector is None:
+        return None
+    outcome, policy, text = ctx.outcome, ctx.policy, ctx.request.text or ""
+    started = ctx.tick()
+    threshold = policy.threshold_for(ctx.namespace)
+    # The index may score a little low (quantised vectors); what is judged is the true cosine.
+    near: Sequence[Near] = yield Search(key, vector, policy.k, -1.0 if explain else threshold - 0.02)
+    decision = outcome.decision = judge(
+        policy,
+        text,
+        [Candidate(n.entry.key.id, n.entry.text or "", n.similarity, n.wrong_before) for n in near],
+        namespace=ctx.namespace,
+        min_similarity=ctx.min_similarity,
+        explain=explain,
+    )
+    outcome.seconds["search"] = ctx.tick() - started
+    chosen = decision.chosen
+    if decision.verdict == "verify" and chosen is not None:
+        decision.probability = yield Verify(text, chosen.text)
+        sure = decision.probability is not None and decision.probability >= policy.verify_at_least
+        decision.verdict = "serve" if sure else "reject"
+    if decision.verdict != "serve" or chosen is None:
+        outcome.reason = decision.reason
+        return None
+    return next(n for n in near if n.entry.key.id == chosen.entry_id)
+
+
+def _embed(ctx: Call) -> Generator[Step, Any, Vector | None]:
+    """The vector of the fuzzy text; ``None``, with the reason in the outcome, keeps the call to the exact tier."""
+    request, outcome = ctx.request, ctx.outcome
+    if request.text is None or request.exact_only or not ctx.policy.semantic_for(ctx.namespace):
+        outcome.reason = request.exact_only or "exact tier only"
+    elif not ctx.fits(request.text):
+        outcome.reason = TOO_LONG
+    else:
+        started = ctx.tick()
+        ctx.embedded = yield Embed(request.text)
+        outcome.seconds["embed"] = ctx.tick() - started
+        if ctx.embedded is None:
+            outcome.reason = "no embedding"
+    return ctx.embedded
+
+
+def _keep(ctx: Call, key: Key, reply: Reply, latency: float) -> Generator[Step, Any, None]:
+    outcome = ctx.outcome
+    if reply.keep == "never" or reply.body is None:
+        outcome.reason = reply.reason or "the answer cannot be represented"
+        return
+    if reply.keep == "all" and "embed" not in outcome.seconds:
+        # A refresh, or a store() without a look-up before it.
+        missed_because = outcome.reason
+        yield from _embed(ctx)
+        outcome.reason = missed_because
+    vector = ctx.embedded if reply.keep == "all" else None
+    now = ctx.now()
+    ttl = ctx.ttl if ctx.ttl is not None else ttl_for(ctx.policy, ctx.request, ctx.namespace)
+    entry = Entry(
+        key=key,
+        text=ctx.request.text,
+        response=reply.body,
+        api=ctx.request.api,
+        namespace=ctx.namespace,
+        tenant=ctx.tenant,
+        model=ctx.request.model,
+        created_at=now,
+        expires_at=None if ttl is None else now + ttl,
+        latency_s=latency,
+        usage=reply.usage,
+        tags=ctx.tags,
+        vector=vector,
+        fingerprint=None if vector is None else ctx.fingerprint(),
+    )
+    outcome.stored = yield Write(entry)
+    if outcome.stored:
+        outcome.entry_id = key.id
+
+
+def _hit(ctx: Call, entry: Entry, similarity: float, layer: Layer) -> Answered:
+    outcome = ctx.outcome
+    outcome.status = "hit"
+    outcome.layer = layer
+    outcome.reason = ""
+    outcome.similarity = similarity
+    outcome.entry_id = entry.key.id
+    outcome.age_s = max(0.0, ctx.now() - entry.created_at)
+    outcome.usage = entry.usage
+    outcome.upstream_latency_s = entry.latency_s
+    return Answered(entry.response)
+
+
+def _collapsed(ctx: Call, landed: Landed) -> Answered:
+    outcome = ctx.outcome
+    outcome.collapsed = True
+    outcome.usage = landed.usage
+    outcome.upstream_latency_s = landed.latency_s
+    return Answered(landed.body)
+
+
+def _spent(ctx: Call, reply: Reply, latency: float) -> None:
+    ctx.outcome.usage = reply.usage
+    ctx.outcome.upstream_latency_s = latency
+    ctx.outcome.seconds["upstream"] = latency

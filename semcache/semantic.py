@@ -1,0 +1,257 @@
+"""The semantic tier: embedder, vector index, and the store's change feed that keeps the index true.
+
+The index is only a finder. What is served, and the similarity that is judged, comes from the entry in the store, so
+an index that lags behind costs hits, never a wrong answer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from semcache.errors import CacheTrouble, VectorIndexError
+from semcache.flow import Near
+from semcache.types import Entry, Event, Key
+
+if TYPE_CHECKING:
+    from semcache.embedders.queue import EmbeddingQueue
+    from semcache_indexes.protocol import Match, VectorIndex
+
+    from semcache.stores.base import Changes, Store
+    from semcache.types import Vector
+
+MAX_WRONG_PAIRS = 100_000
+SNAPSHOT_FROM = 2_000
+"""Below this many vectors a rebuild from the store is as quick as reading a snapshot."""
+
+
+class SemanticTier:
+    """Finds stored questions near to a vector, inside one scope.
+
+    The first use starts a warm-up in a thread of its own: a snapshot is loaded if there is a sound one, then the
+    store's feed is followed to its end. Look-ups wait for it up to ``warm_wait_s`` and then go on without the tier.
+
+    Args:
+        store: Where entries live.
+        queue: The embedder behind its queue.
+        make_index: Makes an empty index for vectors of a given length.
+        load_index: Loads a snapshot: path to (index, meta). Raises on a damaged one.
+        snapshot: Where the snapshot lives; ``None`` keeps none.
+        emit: Takes events.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        queue: EmbeddingQueue,
+        *,
+        make_index: Callable[[int], VectorIndex],
+        load_index: Callable[[Path], tuple[VectorIndex, dict[str, str]]],
+        snapshot: Path | None,
+        emit: Callable[[Event], None],
+        warm_wait_s: float = 2.0,
+    ) -> None:
+        self.queue = queue
+        self._store = store
+        self._make_index = make_index
+        self._load_index = load_index
+        self._snapshot = snapshot
+        self._emit = emit
+        self._warm_wait_s = warm_wait_s
+        self._wrong: dict[tuple[int, int], None] = {}
+        self._reset_process_state()
+        self._index: VectorIndex | None = None
+        self._cursor: str | None = None
+
+    def _reset_process_state(self) -> None:
+        self._start = threading.Lock()
+        self._sync = threading.Lock()
+        self._warm = threading.Event()
+        self._warmer: threading.Thread | None = None
+
+    def after_fork(self) -> None:
+        """In a child: locks and threads of the parent are gone; the index is a copy that is true up to the cursor."""
+        was_warm = self._warm.is_set()
+        self._reset_process_state()
+        if was_warm:
+            self._warm.set()
+        else:
+            self._index, self._cursor = None, None
+
+    # Finding ------------------------------------------------------------------------------------------------------
+
+    def search(self, key: Key, vector: Vector, k: int, floor: float) -> list[Match]:
+        """Ids of the ``k`` nearest questions of the key's scope, approximate similarity at least ``floor``.
+
+        Raises:
+            CacheTrouble: The store's feed or the index failed.
+        """
+        if not self._ready():
+            return []
+        self.refresh()
+        assert self._index is not None
+        try:
+            return self._index.search(vector, partition=key.scope_id, k=k, min_similarity=floor)
+        except Exception as error:
+            raise VectorIndexError(f"search failed: {error}") from error
+
+    def near(self, key: Key, vector: Vector, entries: Sequence[Entry | None], floor: float) -> list[Near]:
+        """Fetched candidates with their true cosine, best first, without the question itself or another scope's."""
+        import numpy as np
+
+        found = []
+        for entry in entries:
+            if entry is None or entry.fingerprint != self.queue.fingerprint:
+                continue
+            stored = entry.embedding()
+            if stored is None:
+                continue
+            if entry.key.scope != key.scope:  # two scopes with one 63-bit hash
+                self._emit(Event("collision", f"scope {key.scope_id:x} has two meanings"))
+                continue
+            similarity = float(stored @ vector) / (float(np.linalg.norm(stored)) or 1.0)
+            if similarity >= floor:
+                found.append(Near(entry, min(1.0, similarity), self.is_wrong(key.id, entry.key.id)))
+        found.sort(key=lambda near: near.similarity, reverse=True)
+        return found
+
+    def is_wrong(self, a: int, b: int) -> bool:
+        """Whether these two questions were reported not to share an answer."""
+        return _pair(a, b) in self._wrong
+
+    # Changing -----------------------------------------------------------------------------------------------------
+
+    def add(self, entry: Entry) -> None:
+        """Index an entry that this process has just stored, before the feed brings it round."""
+        vector = entry.embedding()
+        if vector is None or self._index is None or not self._warm.is_set():
+            return
+        try:
+            self._index.add([entry.key.id], vector[None, :], [entry.key.scope_id])
+        except Exception as error:
+            raise VectorIndexError(f"add failed: {error}") from error
+
+    def remove(self, ids: Sequence[int]) -> None:
+        if self._index is not None:
+            self._index.remove(list(ids))
+
+    def mark_wrong(self, a: int, b: int) -> None:
+        self._wrong[_pair(a, b)] = None
+        while len(self._wrong) > MAX_WRONG_PAIRS:
+            del self._wrong[next(iter(self._wrong))]
+
+    # Following the store ------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Take over what changed in the store since the last look. One thread does it; others do not wait."""
+        if self._sync.acquire(blocking=False):
+            try:
+                self._follow()
+            finally:
+                self._sync.release()
+
+    def _follow(self) -> None:
+        while True:
+            changes = self._store.changes(self._cursor, fingerprint=self.queue.fingerprint)
+            if changes is None:
+                return
+            self._apply(changes)
+            if not changes.more:
+                return
+
+    def _apply(self, changes: Changes) -> None:
+        if self._index is None or (changes.reset and len(self._index)):
+            self._index = self._make_index(self.queue.dim)
+        if changes.removed:
+            self._index.remove(list(changes.removed))
+        for a, b in changes.wrong_pairs:
+            self.mark_wrong(a, b)
+        if len(changes.ids):
+            # An id stands for one text and the feed for one embedder, so a known id has this very vector already.
+            new = [i for i, id in enumerate(changes.ids.tolist()) if id not in self._index]
+            if new:
+                self._index.add(changes.ids[new], changes.vectors[new], changes.scope_ids[new])
+        self._cursor = changes.cursor
+
+    def _ready(self) -> bool:
+        if self._warm.is_set():
+            return True
+        with self._start:
+            if self._warmer is None:
+                self._warmer = threading.Thread(target=self._warm_up, name="semcache-warm", daemon=True)
+                self._warmer.start()
+        return self._warm.wait(self._warm_wait_s)
+
+    def _warm_up(self) -> None:
+        try:
+            with self._sync:
+                self._load_snapshot()
+                if self._index is None:
+                    self._index = self._make_index(self.queue.dim)
+                self._follow()
+        except CacheTrouble as error:
+            self._emit(Event("store_error", f"the index could not be filled: {error}", error))
+            self._warmer = None  # the next look-up tries again
+            return
+        except Exception as error:
+            self._emit(Event("index_error", f"the index could not be built: {error}", error))
+            self._warmer = None
+            return
+        self._warm.set()
+
+    # Snapshots ----------------------------------------------------------------------------------------------------
+
+    def _load_snapshot(self) -> None:
+        if self._snapshot is None or self._cursor is not None or not self._snapshot.exists():
+            return
+        try:
+            index, meta = self._load_index(self._snapshot)
+            pairs = meta.get("wrong_pairs", "")
+            wrong = [(int(a), int(b)) for a, b in (pair.split("-") for pair in pairs.split(",") if pair)]
+            cursor = meta["cursor"]
+        except Exception as error:
+            self._emit(Event("index_rebuilt", f"{self._snapshot}: {error}; rebuilding from the store", error))
+            return
+        if meta.get("fingerprint") != self.queue.fingerprint:
+            self._emit(Event("index_rebuilt", f"{self._snapshot} is of another embedder; rebuilding"))
+            return
+        self._index, self._cursor = index, cursor
+        for a, b in wrong:
+            self.mark_wrong(a, b)
+
+    def save_snapshot(self) -> None:
+        """Write the index beside the store, so that the next process need not rebuild it."""
+        index = self._index
+        if self._snapshot is None or index is None or self._cursor is None or len(index) < SNAPSHOT_FROM:
+            return
+        with self._sync:
+            meta = {
+                "cursor": self._cursor,
+                "fingerprint": self.queue.fingerprint,
+                "wrong_pairs": ",".join(f"{a}-{b}" for a, b in self._wrong),
+            }
+            try:
+                index.save(self._snapshot, meta)
+            except Exception as error:
+                self._emit(Event("index_error", f"{self._snapshot} was not written: {error}", error))
+
+    @property
+    def warm(self) -> bool:
+        """Whether the index has caught up with the store once."""
+        return self._warm.is_set()
+
+    @property
+    def index(self) -> VectorIndex | None:
+        return self._index
+
+    def close(self) -> None:
+        self.save_snapshot()
+        self.queue.close()
+        if self._index is not None:
+            self._index.close()
+
+
+def _pair(a: int, b: int) -> tuple[int, int]:
+    return (a, b) if a < b else (b, a)
