@@ -24,10 +24,9 @@ from semcache.options import Options, current_options
 from semcache.types import Event, Outcome, Reply, Request
 
 if TYPE_CHECKING:
-    from semcache.policy import Policy
-
     from semcache.flow import Answered, Call, Flow, Near, Step, StreamReply
     from semcache.ledger import Ledger
+    from semcache.policy import Policy
     from semcache.semantic import SemanticTier
     from semcache.stores.base import Store
 
@@ -143,6 +142,12 @@ class Engine:
             result: T = stop.value
             return result
 
+    def done(self, ctx: Call) -> None:
+        """Book a call that ends here and now, and make its outcome the last one of this thread or task."""
+        ctx.outcome.seconds["total"] = time.perf_counter() - ctx.started
+        _last.set(ctx.outcome)
+        self.finish(ctx.outcome)
+
     def finish(self, outcome: Outcome) -> Outcome:
         """Book an outcome and hand it to the hooks."""
         self.ledger.record(outcome)
@@ -212,20 +217,18 @@ class Engine:
         return await asyncio.to_thread(self._perform[kind], step)
 
     def _served(self, ctx: Call, answered: Answered) -> Served:
-        _last.set(ctx.outcome)
-        self.finish(ctx.outcome)
+        self.done(ctx)
         return Served(ctx.outcome, answered.body, answered.value)
 
     def _begun(self, ctx: Call, flow: Flow, answer: StreamReply) -> Served:
         _last.set(ctx.outcome)
-        return Served(ctx.outcome, value=answer.value, pending=Pending(self, ctx.outcome, flow))
+        return Served(ctx.outcome, value=answer.value, pending=Pending(self, ctx, flow))
 
     def _broken(self, ctx: Call, flow: Flow, error: BaseException) -> None:
         """The upstream raised, or the caller was cancelled: let the flow leave its flight."""
         flow.close()
         ctx.outcome.reason = f"upstream raised {type(error).__name__}"
-        _last.set(ctx.outcome)
-        self.finish(ctx.outcome)
+        self.done(ctx)
 
     def context(self, request: Request, *, refresh: bool = False) -> Call:
         """What a flow needs to know of a call made here and now."""
@@ -256,6 +259,7 @@ class Engine:
             tenant=tenant,
             now=time.time,
             tick=time.perf_counter,
+            started=time.perf_counter(),
             fits=_nothing_fits if semantic is None else self._fits,
             fingerprint=_no_fingerprint if semantic is None else self._fingerprint,
             ttl=options.ttl,
@@ -382,8 +386,9 @@ class Engine:
 class Pending:
     """A call whose upstream is streaming. The edge ends it with ``complete`` or ``abandon``; the first one counts."""
 
-    def __init__(self, engine: Engine, outcome: Outcome, flow: Flow) -> None:
-        self.outcome = outcome
+    def __init__(self, engine: Engine, ctx: Call, flow: Flow) -> None:
+        self.outcome = ctx.outcome
+        self._started = ctx.started
         self._engine = engine
         self._flow: Flow | None = flow
         self._lock = threading.Lock()
@@ -398,7 +403,7 @@ class Pending:
             while True:
                 step = flow.send(self._engine._perform[type(step)](step))
         except StopIteration:
-            self._engine.finish(self.outcome)
+            self._finish()
 
     async def acomplete(self, reply: Reply) -> None:
         flow = self._take()
@@ -409,7 +414,7 @@ class Pending:
             while True:
                 step = flow.send(await self._engine._astep(step))
         except StopIteration:
-            self._engine.finish(self.outcome)
+            self._finish()
 
     def abandon(self, reason: str = "the stream was not read to its end") -> None:
         """The stream broke, was closed early, or was cancelled: nothing is stored, and a follower takes over."""
@@ -417,7 +422,11 @@ class Pending:
         if flow is not None:
             flow.close()
             self.outcome.reason = reason
-            self._engine.finish(self.outcome)
+            self._finish()
+
+    def _finish(self) -> None:
+        self.outcome.seconds["total"] = time.perf_counter() - self._started
+        self._engine.finish(self.outcome)
 
     def _take(self) -> Flow | None:
         with self._lock:

@@ -94,11 +94,11 @@ async def wait_async(flight: Flight, timeout_s: float) -> Landed | None:
     """As :func:`wait`. A cancelled follower leaves the flight and its other followers alone."""
     loop = asyncio.get_running_loop()
     # asyncio.wrap_future would hand a follower's cancellation on to the future that all of them share.
-    woken = loop.create_future()
+    woken: asyncio.Future[None] = loop.create_future()
 
     def wake(_: object) -> None:
         with contextlib.suppress(RuntimeError):  # the follower's loop is closed: nobody waits there any more
-            loop.call_soon_threadsafe(lambda: woken.done() or woken.set_result(None))
+            loop.call_soon_threadsafe(_set, woken)
 
     flight.future.add_done_callback(wake)
     try:
@@ -106,3 +106,8 @@ async def wait_async(flight: Flight, timeout_s: float) -> Landed | None:
     except asyncio.TimeoutError:
         raise TimeoutError from None
     return flight.future.result()
+
+
+def _set(woken: asyncio.Future[None]) -> None:
+    if not woken.done():
+        woken.set_result(None)

@@ -13,14 +13,12 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from semcache.policy import admit, judge, ttl_for
-
 from semcache.flight import Landed
+from semcache.policy import admit, judge, ttl_for
 from semcache.types import Candidate, Decision, Entry, Judged, Key, Layer, Outcome, Reply, Request, Status
 
 if TYPE_CHECKING:
     from semcache.policy import Policy
-
     from semcache.types import Vector
 
 
@@ -105,6 +103,7 @@ class Call:
         outcome: Begins as a miss.
         now: Unix seconds.
         tick: Monotonic seconds; both are functions so that a flow is free of the clock.
+        started: ``tick`` at the beginning.
         fits: Whether the embedder takes a text whole.
         embedded: The vector of the fuzzy text, once it has been asked for.
     """
@@ -117,6 +116,7 @@ class Call:
     tenant: str | None
     now: Callable[[], float]
     tick: Callable[[], float]
+    started: float
     fits: Callable[[str], bool]
     fingerprint: Callable[[], str | None]
     ttl: float | None = None

@@ -1,0 +1,81 @@
+"""A semantic cache for LLM calls that would rather miss than be wrong.
+
+>>> import semcache
+>>> cache = semcache.SemanticCache()
+>>> ask = cache.wrap(ask)                   # a function, or an OpenAI or Anthropic client
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from semcache._version import __version__
+
+if TYPE_CHECKING:
+    from semcache.cache import AsyncSemanticCache, CacheStats, Lookup, SemanticCache
+    from semcache.engine import last_outcome
+    from semcache.errors import ConfigurationError, SemcacheError
+    from semcache.flow import Explanation
+    from semcache.keys import Difference
+    from semcache.ledger import Ledger
+    from semcache.options import Options
+    from semcache.policy import Policy
+    from semcache.prices import Prices
+    from semcache.types import Decision, Event, Outcome, Request, Usage
+
+_HOME = {
+    "AsyncSemanticCache": "cache",
+    "CacheStats": "cache",
+    "ConfigurationError": "errors",
+    "Decision": "types",
+    "Difference": "keys",
+    "Event": "types",
+    "Explanation": "flow",
+    "Ledger": "ledger",
+    "Lookup": "cache",
+    "Options": "options",
+    "Outcome": "types",
+    "Policy": "policy",
+    "Prices": "prices",
+    "Request": "types",
+    "SemanticCache": "cache",
+    "SemcacheError": "errors",
+    "Usage": "types",
+    "last_outcome": "engine",
+}
+
+__all__ = [
+    "AsyncSemanticCache",
+    "CacheStats",
+    "ConfigurationError",
+    "Decision",
+    "Difference",
+    "Event",
+    "Explanation",
+    "Ledger",
+    "Lookup",
+    "Options",
+    "Outcome",
+    "Policy",
+    "Prices",
+    "Request",
+    "SemanticCache",
+    "SemcacheError",
+    "Usage",
+    "__version__",
+    "last_outcome",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Names are imported on first use: a command line tool that only wants the version should not pay for the rest.
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

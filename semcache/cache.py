@@ -1,0 +1,431 @@
+"""The public face: :class:`SemanticCache` and :class:`AsyncSemanticCache`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import orjson
+
+from semcache import flow
+from semcache.engine import Engine
+from semcache.errors import ConfigurationError
+from semcache.events import EventHook, Hook, emit
+from semcache.keys import Difference, diff, make_key
+from semcache.messages import is_messages, split_last_user_text
+from semcache.options import Options, options_in_force
+from semcache.types import Event, Key, Outcome, Reply, Request, Usage
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from semcache.flow import Explanation
+    from semcache.ledger import Ledger
+    from semcache.ledger import Stats as LedgerStats
+    from semcache.policy import Policy
+    from semcache.semantic import SemanticTier
+    from semcache.stores.base import Selector, Store, StoreStats
+
+T = TypeVar("T")
+Asked = Request | Outcome | str | Sequence[Mapping[str, Any]]
+"""A request, an outcome that carries one, a prompt, or a list of messages."""
+
+
+class Lookup(NamedTuple):
+    """What a look-up found: ``response`` is the stored answer, ``None`` on a miss."""
+
+    outcome: Outcome
+    response: Any
+
+
+class CacheStats(NamedTuple):
+    """The books, and the size of the parts."""
+
+    ledger: LedgerStats
+    store: StoreStats
+    index_vectors: int
+    in_flight: int
+
+
+class _Cache:
+    """What the sync and the async cache share: building, wrapping, options, hooks.
+
+    Every argument is optional.
+
+    Args:
+        store: Where answers live: a ``Store`` or a URL for :meth:`open`. Default: an SQLite file in the user's data
+            folder, shared by all processes of the user.
+        index: Kind of the vector index (``"ladder"``, ``"flat"``, ``"ivf"``, ``"hnsw"``), or a function from vector
+            length to a ``VectorIndex``.
+        embedder: An ``Embedder``, a callable, a model name or a path. Default: the installed MiniLM weights.
+        policy: A ``Policy`` or the path of a policy file.
+        ledger: A ``Ledger``; by default one that writes to the store.
+        tenant: Whose data this is. Tenants never share answers.
+        namespace: Part of the cache with its own policy. Namespaces never share answers.
+
+    Raises:
+        ConfigurationError: The arguments cannot work together, or no embedder is installed.
+    """
+
+    def __init__(
+        self,
+        store: Store | str | None = None,
+        index: str | Callable[[int], Any] = "ladder",
+        embedder: Any = None,
+        policy: Policy | str | Path | None = None,
+        ledger: Ledger | None = None,
+        tenant: str | None = None,
+        namespace: str = "default",
+    ) -> None:
+        from semcache.ledger import Ledger
+        from semcache.policy import Policy
+        from semcache.stores import open_store
+
+        self._event_hooks: list[EventHook] = []
+        Options(tenant=tenant, namespace=namespace)  # checks both
+        opened = open_store(store) if store is None or isinstance(store, str) else store
+        opened.on_event = self._emit
+        if not isinstance(policy, Policy):
+            policy = Policy() if policy is None else Policy.load(policy)
+        if ledger is None:
+            ledger = Ledger()
+        ledger.attach(opened, self._event_hooks)
+        self.engine = Engine(
+            store=opened,
+            semantic=_semantic_tier(opened, index, embedder, policy, self._emit),
+            policy=policy,
+            ledger=ledger,
+            namespace=namespace,
+            tenant=tenant,
+            event_hooks=self._event_hooks,
+        )
+
+    @classmethod
+    def open(cls, url: str, **arguments: Any) -> Self:
+        """A cache on ``memory://``, ``sqlite:///path``, ``redis://host:port/db``, ``rediss://`` or ``unix://``."""
+        return cls(store=url, **arguments)
+
+    @property
+    def policy(self) -> Policy:
+        return self.engine.policy
+
+    def wrap(self, target: T, *, name: str | None = None, upstream: str | None = None) -> T:
+        """The same function or client, with this cache before it. The original is not changed.
+
+        Args:
+            target: A function ``f(prompt, **params)`` or ``f(messages, **params)``, sync, async or a generator of
+                either kind; an ``openai.OpenAI``, ``AsyncOpenAI``, ``anthropic.Anthropic`` or ``AsyncAnthropic``.
+            name: For functions: identity in the cache, by default module, name and code.
+            upstream: For clients: a stable label of who answers, by default the host of the base URL. Clients with
+                one label share answers.
+
+        Raises:
+            ConfigurationError: It is neither.
+        """
+        if _is_sdk_client(target):
+            from semcache.clients.http import wrap_client
+
+            return wrap_client(target, self.engine, upstream=upstream)
+        if callable(target) and not isinstance(target, type):
+            from semcache.clients.functions import wrap_function
+
+            return wrap_function(target, self.engine, name)
+        raise ConfigurationError(
+            f"cannot wrap {type(target).__module__}.{type(target).__qualname__}: give a function "
+            "f(prompt, **params) or f(messages, **params), or an OpenAI or Anthropic client"
+        )
+
+    def options(
+        self,
+        *,
+        namespace: str | None = None,
+        tenant: str | None = None,
+        ttl: float | None = None,
+        tags: Sequence[str] = (),
+        bypass: bool = False,
+        refresh: bool = False,
+        min_similarity: float | None = None,
+    ) -> AbstractContextManager[None]:
+        """Options for the calls inside a ``with`` block of this thread or task. See :class:`semcache.Options`."""
+        if isinstance(tags, str):
+            raise ConfigurationError(f"tags is a sequence of strings, not the string {tags!r}")
+        return options_in_force(
+            Options(
+                namespace=namespace,
+                tenant=tenant,
+                ttl=ttl,
+                tags=tuple(tags),
+                bypass=bypass,
+                refresh=refresh,
+                min_similarity=min_similarity,
+            )
+        )
+
+    def on_outcome(self, hook: Hook) -> None:
+        """Call ``hook`` with the outcome of every finished call."""
+        self.engine.outcome_hooks.append(hook)
+
+    def on_event(self, hook: EventHook) -> None:
+        """Call ``hook`` with every event (trouble, collisions, damaged entries)."""
+        self._event_hooks.append(hook)
+
+    def key(self, asked: Asked) -> Key:
+        """The key of a request here and now, namespace and tenant included.
+
+        Raises:
+            CanonicalError: It has no canonical form.
+        """
+        key = self.engine.context(as_request(asked)).key
+        return key if key is not None else make_key(as_request(asked), self.engine.namespace, self.engine.tenant)
+
+    def diff(self, a: Asked, b: Asked) -> list[Difference]:
+        """The fields that make two requests differ; empty if they are one request to the cache."""
+        return diff(_key_of(self, a), _key_of(self, b))
+
+    def _emit(self, event: Event) -> None:
+        emit(self._event_hooks, event)
+
+    def _forget(self, selector: Selector) -> int:
+        return self.engine.store.delete(selector)
+
+    def _report_wrong(self, outcome: Outcome) -> None:
+        if outcome.status not in ("hit", "stale") or outcome.entry_id is None:
+            raise ConfigurationError(f"only an answer that the cache served can be reported, not a {outcome.status}")
+        from semcache.stores.base import Selector
+
+        engine, entry_id = self.engine, outcome.entry_id
+        if outcome.layer == "semantic" and outcome.key is not None:
+            engine.store.mark_wrong(*sorted((outcome.key.id, entry_id)))
+            if engine.semantic is not None:
+                engine.semantic.mark_wrong(outcome.key.id, entry_id)
+        engine.store.delete(Selector(ids=(entry_id,)))
+        if engine.semantic is not None:
+            engine.semantic.remove([entry_id])
+
+    def _stats(self) -> CacheStats:
+        semantic = self.engine.semantic
+        index = semantic.index if semantic is not None else None
+        return CacheStats(
+            self.engine.ledger.report(),
+            self.engine.store.stats(),
+            0 if index is None else len(index),
+            len(self.engine.flights),
+        )
+
+
+class SemanticCache(_Cache):
+    """A semantic cache. Its own methods are sync; :meth:`wrap` takes sync and async functions and clients alike.
+
+    Safe for threads, and usable in a child after fork.
+    """
+
+    __doc__ = f"{__doc__}\n{_Cache.__doc__}"
+
+    def lookup(self, asked: Asked) -> Lookup:
+        """Look a request up, without calling anything."""
+        ctx = self.engine.context(as_request(asked))
+        answered = self.engine.perform(flow.lookup(ctx))
+        return _looked_up(self.engine, ctx, answered)
+
+    def store(self, asked: Asked, response: Any, usage: Usage | None = None) -> Outcome:
+        """Keep an answer (JSON-like) that was got elsewhere; the outcome says whether it was stored."""
+        ctx = self.engine.context(as_request(asked))
+        self.engine.perform(flow.store(ctx, _as_reply(response, usage)))
+        return ctx.outcome
+
+    def explain(self, asked: Asked) -> Explanation:
+        """Why a request would hit or miss: scope, key, nearest candidates, each guard's verdict."""
+        return self.engine.perform(flow.explain(self.engine.context(as_request(asked))))
+
+    def invalidate(
+        self,
+        *,
+        id: int | None = None,
+        tag: str | None = None,
+        namespace: str | None = None,
+        tenant: str | None = None,
+        scope: int | None = None,
+        everything: bool = False,
+    ) -> int:
+        """Delete the entries that match every field that is given; return how many there were."""
+        return self._forget(_selector(id, tag, namespace, tenant, scope, everything))
+
+    def report_wrong(self, outcome: Outcome) -> None:
+        """An answer that the cache served was wrong: evict it, and never let this pair of questions match again."""
+        self._report_wrong(outcome)
+
+    def stats(self) -> CacheStats:
+        """The books, and the size of the parts."""
+        return self._stats()
+
+    def close(self) -> None:
+        """Write the books and the index snapshot, and let go of the store."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncSemanticCache(_Cache):
+    """As :class:`SemanticCache`, with async methods for use on an event loop."""
+
+    __doc__ = f"{__doc__}\n{_Cache.__doc__}"
+
+    async def lookup(self, asked: Asked) -> Lookup:
+        """As :meth:`SemanticCache.lookup`."""
+        ctx = self.engine.context(as_request(asked))
+        answered = await self.engine.aperform(flow.lookup(ctx))
+        return _looked_up(self.engine, ctx, answered)
+
+    async def store(self, asked: Asked, response: Any, usage: Usage | None = None) -> Outcome:
+        """As :meth:`SemanticCache.store`."""
+        ctx = self.engine.context(as_request(asked))
+        await self.engine.aperform(flow.store(ctx, _as_reply(response, usage)))
+        return ctx.outcome
+
+    async def explain(self, asked: Asked) -> Explanation:
+        """As :meth:`SemanticCache.explain`."""
+        return await self.engine.aperform(flow.explain(self.engine.context(as_request(asked))))
+
+    async def invalidate(
+        self,
+        *,
+        id: int | None = None,
+        tag: str | None = None,
+        namespace: str | None = None,
+        tenant: str | None = None,
+        scope: int | None = None,
+        everything: bool = False,
+    ) -> int:
+        """As :meth:`SemanticCache.invalidate`."""
+        return await _off_loop(self._forget, _selector(id, tag, namespace, tenant, scope, everything))
+
+    async def report_wrong(self, outcome: Outcome) -> None:
+        """As :meth:`SemanticCache.report_wrong`."""
+        await _off_loop(self._report_wrong, outcome)
+
+    async def stats(self) -> CacheStats:
+        """As :meth:`SemanticCache.stats`."""
+        return await _off_loop(self._stats)
+
+    async def close(self) -> None:
+        """As :meth:`SemanticCache.close`."""
+        await _off_loop(self.engine.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def as_request(asked: Asked) -> Request:
+    """A request from what the manual API takes."""
+    if isinstance(asked, Request):
+        return asked
+    if isinstance(asked, Outcome):
+        if asked.request is None:
+            raise ConfigurationError("this outcome carries no request")
+        return asked.request
+    if isinstance(asked, str):
+        return Request("manual", {}, asked)
+    if is_messages(asked):
+        split = split_last_user_text(asked)
+        return Request("manual", {"messages": split.messages}, split.text, exact_only=split.exact_only or None)
+    raise ConfigurationError(
+        f"a request is a Request, an Outcome, a string, or a list of messages, not {type(asked).__qualname__}"
+    )
+
+
+async def _off_loop(function: Callable[..., T], *arguments: Any) -> T:
+    import asyncio
+
+    return await asyncio.to_thread(function, *arguments)
+
+
+def _looked_up(engine: Engine, ctx: flow.Call, answered: flow.Answered) -> Lookup:
+    engine.done(ctx)
+    return Lookup(ctx.outcome, None if answered.body is None else orjson.loads(answered.body))
+
+
+def _as_reply(response: Any, usage: Usage | None) -> Reply:
+    try:
+        return Reply(response, orjson.dumps(response), usage)
+    except orjson.JSONEncodeError as error:
+        raise ConfigurationError(f"a response must be JSON-like: {error}") from error
+
+
+def _key_of(cache: _Cache, asked: Asked) -> Key:
+    if isinstance(asked, Outcome) and asked.key is not None:
+        return asked.key  # as it was then, under the options of that call
+    return cache.key(asked)
+
+
+def _selector(
+    id: int | None, tag: str | None, namespace: str | None, tenant: str | None, scope: int | None, everything: bool
+) -> Selector:
+    from semcache.stores.base import Selector
+
+    return Selector(
+        ids=None if id is None else (id,),
+        tag=tag,
+        namespace=namespace,
+        tenant=tenant,
+        scope_id=scope,
+        everything=everything,
+    )
+
+
+def _is_sdk_client(target: object) -> bool:
+    """Whether a target is an instance of an SDK's client class (or of a subclass of one)."""
+    return not isinstance(target, type) and any(
+        base.__module__.partition(".")[0] in {"openai", "anthropic"} and hasattr(base, "with_options")
+        for base in type(target).__mro__
+    )
+
+
+def _semantic_tier(
+    store: Store,
+    index: str | Callable[[int], Any],
+    embedder: Any,
+    policy: Policy,
+    emit: Callable[[Event], None],
+) -> SemanticTier | None:
+    if not policy.any_semantic:
+        return None
+    from semcache.embedders import EmbeddingQueue, resolve
+    from semcache.semantic import SemanticTier
+
+    queue = EmbeddingQueue(resolve(embedder), budget_s=policy.embed_budget_s, on_event=emit)
+
+    def make_index(dim: int) -> Any:
+        if callable(index):
+            return index(dim)
+        import semcache_indexes
+
+        return semcache_indexes.create(index, dim)
+
+    def load_index(path: Path) -> tuple[Any, dict[str, str]]:
+        import semcache_indexes
+
+        return semcache_indexes.load(path)
+
+    return SemanticTier(
+        store,
+        queue,
+        make_index=make_index,
+        load_index=load_index,
+        snapshot=getattr(store, "snapshot_path", None),
+        emit=emit,
+    )

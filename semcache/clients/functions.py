@@ -1,0 +1,262 @@
+"""Plain functions: sync, async, generators and async generators.
+
+``f(prompt: str, **params)`` or ``f(messages, **params)``: the prompt, or the last user text, may match by meaning;
+every other argument must match exactly. A call whose arguments or answer are not JSON-like passes through uncached,
+with an event that says so.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import os
+import types
+import typing
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
+
+from semcache.errors import ConfigurationError
+from semcache.flow import StreamReply
+from semcache.messages import is_messages, split_last_user_text
+from semcache.types import Reply, Request
+
+if TYPE_CHECKING:
+    from semcache.engine import Engine, Pending
+
+F = TypeVar("F", bound=Callable[..., Any])
+API = "function"
+
+
+def wrap_function(function: F, engine: Engine, name: str | None = None) -> F:
+    """A function with the same signature whose answers are cached.
+
+    The wrapper has a ``request`` attribute: called with the same arguments it gives the ``Request`` they make.
+
+    Args:
+        name: Identity of the function in the cache. By default its module and qualified name; give one for a closure
+            or method, which has no identity that holds across processes.
+
+    Raises:
+        ConfigurationError: The function takes no prompt or messages.
+    """
+    edge = _Edge(function, name)
+    if inspect.isasyncgenfunction(function):
+        wrapper = _wrap_async_generator(function, engine, edge)
+    elif inspect.isgeneratorfunction(function):
+        wrapper = _wrap_generator(function, engine, edge)
+    elif inspect.iscoroutinefunction(function):
+        wrapper = _wrap_coroutine(function, engine, edge)
+    else:
+        wrapper = _wrap_plain(function, engine, edge)
+    wrapper = functools.update_wrapper(wrapper, function)
+    wrapper.request = edge.request  # type: ignore[attr-defined]
+    return typing.cast(F, wrapper)
+
+
+def _wrap_plain(function: Callable[..., Any], engine: Engine, edge: _Edge) -> Callable[..., Any]:
+    request, decode, reply, run = edge.request, edge.decode, edge.reply, engine.run
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        served = run(request(*args, **kwargs), lambda: reply(function(*args, **kwargs)))
+        return served.value if served.body is None else decode(served.body)
+
+    return wrapper
+
+
+def _wrap_coroutine(function: Callable[..., Any], engine: Engine, edge: _Edge) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        async def call() -> Reply:
+            return edge.reply(await function(*args, **kwargs))
+
+        served = await engine.arun(edge.request(*args, **kwargs), call)
+        return served.value if served.body is None else edge.decode(served.body)
+
+    return wrapper
+
+
+def _wrap_generator(function: Callable[..., Any], engine: Engine, edge: _Edge) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        served = engine.run(edge.request(*args, **kwargs), lambda: StreamReply(function(*args, **kwargs)))
+        if served.pending is None:
+            yield from orjson.loads(served.body or b"[]")
+            return
+        chunks: list[Any] = []
+        try:
+            for chunk in served.value:
+                chunks.append(chunk)
+                yield chunk
+        except BaseException:
+            _give_up(served.pending, served.value)
+            raise
+        served.pending.complete(edge.reply(chunks))
+
+    return wrapper
+
+
+def _wrap_async_generator(function: Callable[..., Any], engine: Engine, edge: _Edge) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        async def call() -> StreamReply:
+            return StreamReply(function(*args, **kwargs))
+
+        served = await engine.arun(edge.request(*args, **kwargs), call)
+        if served.pending is None:
+            for chunk in orjson.loads(served.body or b"[]"):
+                yield chunk
+            return
+        chunks: list[Any] = []
+        try:
+            async for chunk in served.value:
+                chunks.append(chunk)
+                yield chunk
+        except BaseException:
+            served.pending.abandon()
+            await served.value.aclose()
+            raise
+        await served.pending.acomplete(edge.reply(chunks))
+
+    return wrapper
+
+
+def _give_up(pending: Pending, source: Any) -> None:
+    pending.abandon()
+    source.close()
+
+
+class _Edge:
+    """Arguments to request, result to reply and back, for one function."""
+
+    def __init__(self, function: Callable[..., Any], name: str | None) -> None:
+        self._signature = _signature(function)
+        parameters = list(self._signature.parameters.values())
+        if not parameters or parameters[0].kind in (parameters[0].KEYWORD_ONLY, parameters[0].VAR_KEYWORD):
+            raise ConfigurationError(
+                f"{_describe(function)} takes no positional argument; a cached function is f(prompt, **params) or "
+                "f(messages, **params)"
+            )
+        self._first = parameters[0].name
+        self._identity = name or _identity(function)
+        self._simple_scope: dict[str, Any] = {"function": self._identity, "arguments": {}}
+        self._defaults = {
+            p.name: p.default for p in parameters[1:] if p.default is not p.empty and p.kind is not p.VAR_KEYWORD
+        }
+        self._one_argument = len(parameters) == 1 and parameters[0].kind is not parameters[0].VAR_POSITIONAL
+        self._revive = _reviver(function)
+
+    def request(self, *args: Any, **kwargs: Any) -> Request:
+        """The request that a call with these arguments makes."""
+        if self._one_argument and len(args) == 1 and not kwargs and type(args[0]) is str:
+            return Request(API, self._simple_scope, args[0])
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        arguments = dict(bound.arguments)
+        for parameter in self._signature.parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                arguments.update(arguments.pop(parameter.name, {}))
+        prompt = arguments.pop(self._first)
+        temperature = arguments.get("temperature")
+        model = arguments.get("model")
+        request = Request(
+            API,
+            {"function": self._identity, "arguments": arguments},
+            None,
+            model=model if isinstance(model, str) else None,
+            temperature=temperature if isinstance(temperature, (int, float)) else None,
+        )
+        if isinstance(prompt, str):
+            request.text = prompt
+        elif is_messages(prompt):
+            split = split_last_user_text(prompt)
+            request.scope = {**request.scope, "messages": split.messages}
+            request.text, request.exact_only = split.text, split.exact_only or None
+        else:
+            request.scope = {**request.scope, "prompt": prompt}
+            request.exact_only = "the first argument is neither text nor messages"
+        return request
+
+    def reply(self, value: Any) -> Reply:
+        """A result as a reply; what would not come back from JSON as it went in is not kept."""
+        plain = value if self._revive is None else self._revive.dump(value)
+        if not _survives_json(plain):
+            kind = type(value).__qualname__
+            return Reply(value, None, keep="never", reason=f"a {kind} would not come back from JSON as it was")
+        return Reply(value, orjson.dumps(plain))
+
+    def decode(self, body: bytes) -> Any:
+        plain = orjson.loads(body)
+        return plain if self._revive is None else self._revive.load(plain)
+
+
+class _Model:
+    """Results of a pydantic model named in the return annotation."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def dump(self, value: Any) -> Any:
+        return value.model_dump(mode="json") if type(value) is self._model else value
+
+    def load(self, plain: Any) -> Any:
+        return self._model.model_validate(plain)
+
+
+def _reviver(function: Callable[..., Any]) -> _Model | None:
+    """How to give back what JSON cannot: the class comes from the annotation, never from what is stored."""
+    try:
+        annotation = typing.get_type_hints(function).get("return")
+    except Exception:
+        return None  # an annotation that cannot be resolved tells nothing
+    return _Model(annotation) if hasattr(annotation, "model_validate") else None
+
+
+def _survives_json(value: Any) -> bool:
+    kind = type(value)
+    if kind is str or value is None or kind is bool or kind is float:
+        return kind is not float or (value == value and abs(value) != float("inf"))
+    if kind is int:
+        return -(2**63) <= value < 2**64
+    if kind is list:
+        return all(map(_survives_json, value))
+    if kind is dict:
+        return all(type(k) is str and _survives_json(v) for k, v in value.items())
+    return False
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{_describe(function)} has no signature that can be read: {error}") from error
+
+
+def _describe(function: Any) -> str:
+    return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}"
+
+
+def _identity(function: Any) -> str:
+    """A name under which the same function, and no other, is found again by the next process.
+
+    The code is part of it: two scripts may both have an ``ask`` in ``__main__``, and an edited prompt template wants
+    new answers. So are closed-over values, since decorators and factories give many functions one name. What closes
+    over something that is not JSON-like, and methods (their object has state), are known to this process only.
+    """
+    if isinstance(function, functools.partial):
+        bound = [list(function.args), function.keywords]
+        if _survives_json(bound):
+            return f"partial({_identity(function.func)}, {_digest(bound)})"
+    elif isinstance(function, types.FunctionType):
+        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+        if _survives_json(cells):
+            return f"{_describe(function)}#{_digest([_code(function.__code__), cells])}"
+    return f"{_describe(function)}@{os.urandom(12).hex()}"
+
+
+def _code(code: types.CodeType) -> list[Any]:
+    constants = [_code(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
+    return [code.co_code.hex(), list(code.co_names), constants]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
