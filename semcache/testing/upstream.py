@@ -15,6 +15,7 @@ By hand: ``python -m semcache.testing.upstream --port 8089 --latency 1``.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import subprocess
@@ -190,11 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     answers = json.loads(options.answers.read_text(encoding="utf-8")) if options.answers else {}
     server = Server(options.port, State(answers, latency=options.latency))
     origin = f"http://127.0.0.1:{server.server_address[1]}"
-    print(f"OpenAI base_url:    {origin}/v1\nAnthropic base_url: {origin}\nCtrl-C to stop", flush=True)
-    try:
+    with server, contextlib.suppress(KeyboardInterrupt):
+        print(f"OpenAI base_url:    {origin}/v1\nAnthropic base_url: {origin}\nCtrl-C to stop", flush=True)
         server.serve_forever()
-    except KeyboardInterrupt:
-        server.server_close()
 
 
 if __name__ == "__main__":
