@@ -42,8 +42,8 @@ def test_importing_brings_nothing_heavy(statement):
 
 def test_an_exact_hit_needs_neither_numpy_nor_a_model():
     statement = (
-        "import semcache; cache = semcache.SemanticCache(store='memory://'); "
-        "cache.engine.policy = semcache.Policy(semantic=False); cache.store('hi', 'ho'); assert cache.lookup('hi').response"
+        "import semcache; cache = semcache.SemanticCache(store='memory://', policy=semcache.Policy(semantic=False)); "
+        "cache.store('hi', 'ho'); assert cache.lookup('hi').response"
     )
     assert loaded_after(statement) == []
 
