@@ -54,21 +54,26 @@ class Line:
     Args:
         calls: How many calls.
         tokens: Input and output tokens of the calls whose usage is known.
+        unmetered: How many of ``calls`` are not in ``tokens``.
         usd_micro: Millionths of a dollar of the calls whose price is known.
         unpriced: How many of ``calls`` are not in ``usd_micro``.
     """
 
     calls: int = 0
     tokens: int = 0
+    unmetered: int = 0
     usd_micro: int = 0
     unpriced: int = 0
 
     @property
+    def known_tokens(self) -> int | None:
+        """Tokens, or ``None`` if there are calls and the usage of none is known."""
+        return None if self.calls and self.unmetered >= self.calls else self.tokens
+
+    @property
     def usd(self) -> Decimal | None:
-        """Dollars, or ``None`` if no call of the line has a known price."""
-        if self.calls and self.unpriced >= self.calls:
-            return None
-        return Decimal(self.usd_micro).scaleb(-6)
+        """Dollars, or ``None`` if there are calls and the price of none is known."""
+        return None if self.calls and self.unpriced >= self.calls else Decimal(self.usd_micro).scaleb(-6)
 
 
 @dataclass(slots=True)
@@ -136,7 +141,9 @@ class Books:
             self.latency_saved_ms += round((outcome.upstream_latency_s - took) * 1000)
         self.stored += outcome.stored
         line.calls += 1
-        if outcome.usage is not None:
+        if outcome.usage is None:
+            line.unmetered += 1
+        else:
             line.tokens += outcome.usage.total
         if outcome.usd_micro is None:
             line.unpriced += 1
@@ -173,7 +180,7 @@ class Books:
             self.add(name, value)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; money in dollars, ``None`` where no price is known."""
+        """JSON-ready; tokens and dollars are ``None`` where they are not known."""
         lines: dict[str, Line] = {name: getattr(self, name) for name in _LINES}
         return {
             "requests": self.requests,
@@ -187,7 +194,7 @@ class Books:
             "bypassed": dict(sorted(self.bypassed.items())),
             "stored": self.stored,
             "hit_rate": self.hit_rate,
-            **{f"tokens_{name}": line.tokens for name, line in lines.items()},
+            **{f"tokens_{name}": line.known_tokens for name, line in lines.items()},
             **{f"usd_{name}": None if line.usd is None else float(line.usd) for name, line in lines.items()},
             "unpriced": sum(line.unpriced for line in lines.values()),
             "latency_saved_s": self.latency_saved_ms / 1000,

@@ -84,7 +84,7 @@ def test_books_by_hand() -> None:
         bypassed={"no-store": 2, "n > 1": 1},
         saved=Line(calls=3, tokens=4500, usd_micro=3750),
         collapsed=Line(calls=1, tokens=1500, usd_micro=1250),
-        spent=Line(calls=5, tokens=1500 + 5 + 22, usd_micro=1250 + 3 + 8 + 8, unpriced=1),
+        spent=Line(calls=5, tokens=1500 + 5 + 22, unmetered=1, usd_micro=1250 + 3 + 8 + 8, unpriced=1),
     )
     assert (totals.requests, totals.hits, totals.bypasses) == (9, 2, 3)
     assert totals.hit_rate == 2 / 9
@@ -130,12 +130,21 @@ def test_money_that_nobody_knows_is_none_and_not_zero() -> None:
     ledger.record(exact(model="nonesuch", usage=Usage(10, 5)))
     ledger.record(exact(model="gpt-5-mini", usage=None))
     totals = ledger.report().totals
-    assert totals.saved == Line(calls=2, tokens=15, unpriced=2)
+    assert totals.saved == Line(calls=2, tokens=15, unmetered=1, unpriced=2)
     assert totals.saved.usd is None
     assert totals.spent.usd == 0
     assert totals.to_dict()["usd_saved"] is None
+    assert totals.to_dict()["tokens_saved"] == 15
     ledger.record(exact(model="gpt-5-mini", usage=Usage(4)))
     assert ledger.report().totals.saved.usd == Decimal("0.000001")
+
+
+def test_tokens_that_nobody_counted_are_none_and_not_zero() -> None:
+    ledger = at_noon()
+    ledger.record(exact(model="gpt-5-mini", usage=None))
+    figures = ledger.report().totals.to_dict()
+    assert figures["tokens_saved"] is None
+    assert figures["tokens_spent"] == 0
 
 
 def test_a_look_up_slower_than_the_call_it_spared_loses_time() -> None:
@@ -204,7 +213,7 @@ def test_a_failing_store_keeps_the_counts_and_says_so_once() -> None:
     assert ledger.report().totals.exact_hits == 3
     assert ledger.flush()
     assert store.counters(PREFIX)
-    assert at_noon(store).report().totals.saved == Line(3, 12, 3)
+    assert at_noon(store).report().totals.saved == Line(calls=3, tokens=12, usd_micro=3)
     store.down = True
     ledger.record(exact())
     ledger.close()
@@ -279,7 +288,7 @@ def test_threads_lose_nothing() -> None:
     stop.set()
     flusher.join()
     ledger.close()
-    assert at_noon(store).report().totals.saved == Line(16_000, 32_000, 0, 16_000)
+    assert at_noon(store).report().totals.saved == Line(calls=16_000, tokens=32_000, unpriced=16_000)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -1,0 +1,69 @@
+"""The command line.
+
+Commands are imported when they are called: ``semcache --help`` loads none of them, and none of what they need.
+
+Exit codes: 0 done; 1 it did not work (a store that does not answer, a check that failed); 2 wrong arguments or input.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, Final
+
+import click
+
+from semcache._version import __version__
+from semcache.errors import ConfigurationError, InputError, SemcacheError
+
+COMMANDS: Final = {
+    "demo": "Wrap real clients, replay a support log through them, and show what the cache did.",
+    "stats": "Show hits, misses, tokens and money, by namespace, model and day.",
+    "explain": "Show why a question would hit or miss: candidates, scores, guards.",
+    "invalidate": "Delete stored answers by id, tag, namespace, scope or tenant.",
+    "doctor": "Check the store, the index, the embedder and the installed versions.",
+    "replay": "Replay a query log through the cache: hit rate, wrong hits, savings.",
+}
+"""Each command with its short help; the module of that name in this package holds the function of that name."""
+
+
+class Failed(click.ClickException):
+    """It did not work: one line on stderr, exit code 1."""
+
+    exit_code = 1
+
+
+class Refused(Failed):
+    """Wrong arguments or input: exit code 2."""
+
+    exit_code = 2
+
+
+class LazyGroup(click.Group):
+    """A group that knows the names and short helps of its commands without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SemcacheError as error:
+            failure = Refused if isinstance(error, (InputError, ConfigurationError)) else Failed
+            raise failure(" ".join(str(error).split())) from error
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="semcache")
+def main() -> None:
+    """A semantic cache for LLM calls that would rather miss than be wrong."""

@@ -1,0 +1,132 @@
+"""``semcache explain``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from semcache.cli._common import console, json_option, must_exist, print_json, safe, store_option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from semcache.cache import SemanticCache
+    from semcache.flow import Explanation
+
+
+class ScopeSeen(NamedTuple):
+    """What one scope of a store has to say to a question."""
+
+    scope_id: int
+    entries: int
+    fields: dict[str, Any]
+    explanation: Explanation
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        nearest = max((judged.candidate.similarity for judged in self.explanation.candidates), default=-1.0)
+        return (self.explanation.status == "hit", nearest)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        explanation = self.explanation
+        return {
+            "scope_id": self.scope_id,
+            "entries": self.entries,
+            "namespace": self.fields["namespace"],
+            "tenant": self.fields["tenant"],
+            "api": self.fields["api"],
+            "model": self.fields["request"].get("model"),
+            "status": explanation.status,
+            "reason": explanation.reason,
+            "exact": explanation.exact,
+            "threshold": explanation.decision.threshold if explanation.decision else None,
+            "candidates": [
+                {
+                    "entry_id": judged.candidate.entry_id,
+                    "text": judged.candidate.text,
+                    "similarity": judged.candidate.similarity,
+                    "reasons": list(judged.reasons),
+                    "guards": {verdict.guard: verdict.reason for verdict in judged.verdicts},
+                }
+                for judged in explanation.candidates
+            ],
+        }
+
+
+@click.command()
+@click.argument("text")
+@store_option
+@click.option("--policy", type=click.Path(exists=True, dir_okay=False), help="Judge by this policy file.")
+@click.option("--scopes", default=10, show_default=True, type=click.IntRange(min=1), help="How many scopes to ask.")
+@json_option
+def explain(text: str, store_url: str, policy: str | None, scopes: int, as_json: bool) -> None:
+    """Show why a question would hit or miss: candidates, scores, guards.
+
+    A store keeps its entries in scopes: model, system prompt, tools, earlier turns and all else that must match
+    exactly. TEXT is asked in the scopes with the most entries, as a request that differs from theirs in its last
+    user text only. Nothing is served, stored or booked.
+    """
+    from semcache.cache import SemanticCache
+
+    must_exist(store_url)
+    with SemanticCache(store=store_url, policy=policy) as cache:
+        cache.engine.store.ping()
+        size = cache.engine.store.stats()
+        seen = _ask(cache, text, scopes)
+    seen.sort(key=lambda scope: scope.rank, reverse=True)
+    if as_json:
+        print_json({"text": text, "store": size._asdict(), "scopes": [scope.to_dict() for scope in seen]})
+        return
+    out = console()
+    if not seen:
+        out.print(f"Miss: {size.kind} store {size.location} has no entry that can match by meaning.")
+    for scope in seen:
+        _show(out, scope)
+
+
+def _ask(cache: SemanticCache, text: str, limit: int) -> list[ScopeSeen]:
+    import orjson
+
+    from semcache.keys import FORMAT
+    from semcache.types import Key, Request
+
+    store, semantic = cache.engine.store, cache.engine.semantic
+    if semantic is None:
+        return []
+    vector = semantic.queue.embed(text)
+    seen = []
+    for scope_id, entries in store.scopes(limit).items():
+        nearest = semantic.search(Key(-1, scope_id, b"", 0), vector, 1, -1.0)
+        for entry in store.fetch([match.id for match in nearest]):
+            if entry is None or not entry.key.scope.startswith(FORMAT):
+                continue
+            fields = orjson.loads(entry.key.scope.removeprefix(FORMAT))
+            model = fields["request"].get("model")
+            request = Request(fields["api"], fields["request"], text, model=model)
+            with cache.options(namespace=fields["namespace"], tenant=fields["tenant"]):
+                seen.append(ScopeSeen(scope_id, entries, fields, cache.explain(request)))
+    return seen
+
+
+def _show(out: Console, scope: ScopeSeen) -> None:
+    from rich.table import Table
+
+    explanation, facts = scope.explanation, scope.to_dict()
+    named = [safe(facts[name]) for name in ("api", "model", "namespace", "tenant") if facts[name]]
+    out.print(f"\nScope {scope.scope_id:#x}: {', '.join(named)}; {scope.entries:,} entries", style="bold")
+    tier = "the same question is stored" if explanation.exact else "by meaning"
+    verdict = (
+        f"Hit, {tier}" if explanation.status == "hit" else f"{explanation.status.capitalize()}: {explanation.reason}"
+    )
+    out.print(safe(verdict), style="green" if explanation.status == "hit" else "yellow")
+    if not explanation.candidates:
+        return
+    threshold = facts["threshold"]
+    table = Table("similarity", "stored question", "entry", f"held against it (threshold {threshold:.3f})", box=None)
+    for judged in explanation.candidates:
+        candidate = judged.candidate
+        against = "; ".join(judged.reasons) or "nothing"
+        table.add_row(f"{candidate.similarity:.4f}", safe(candidate.text), f"{candidate.entry_id:#x}", safe(against))
+    out.print(table)
