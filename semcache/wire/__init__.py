@@ -1,0 +1,16 @@
+"""Wire formats: a provider's request to a :class:`~semcache.types.Request`, and its answers to and from streams."""
+
+from __future__ import annotations
+
+from semcache.wire.anthropic import AnthropicMessages
+from semcache.wire.base import Codec, Recorder, Storable
+from semcache.wire.openai_chat import OpenAIChat
+
+__all__ = ["CODECS", "Codec", "Recorder", "Storable", "find"]
+
+CODECS: tuple[Codec, ...] = (OpenAIChat(), AnthropicMessages())
+
+
+def find(method: str, path: str) -> Codec | None:
+    """The codec of an HTTP request; ``path`` is the URL's path without its query."""
+    return next((codec for codec in CODECS if codec.matches(method, path)), None)

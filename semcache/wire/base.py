@@ -16,14 +16,24 @@ class Storable(NamedTuple):
 
 
 class Recorder(Protocol):
-    """Takes a stream's bytes as they pass; knows at the end whether they make a complete answer."""
+    """Takes a stream's bytes as they pass; knows at the end whether they make a complete answer.
 
-    def feed(self, chunk: bytes) -> bytes:
-        """Take decoded body bytes in any split; return the bytes for the caller (chunks that only the recorder
-        asked for are taken out)."""
+    Never raises: a stream that it cannot follow is passed on and ends as ``None``.
+    """
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """Take decoded body bytes in any split; yield those for the caller, an event at a time.
+
+        Lazy on purpose: an event counts as seen once it has been pulled, so a reader that walks away before the
+        last event leaves an incomplete record, however the network had packed the events. Events that only the
+        recorder asked for are left out.
+        """
+
+    def flush(self) -> bytes:
+        """The stream has ended: what is still held back for the caller."""
 
     def finish(self) -> dict[str, Any] | None:
-        """After the last byte: the equivalent non-stream body, or ``None`` if the stream was not complete."""
+        """The equivalent non-stream body, or ``None`` if the stream was not complete."""
 
 
 class Codec(Protocol):
@@ -31,11 +41,12 @@ class Codec(Protocol):
 
     Contract (each line is a test in ``tests/wire``):
 
-    - ``parse`` puts every field of the body into ``Request.scope`` except transport-only ones and the fuzzy text;
-      a field that the codec has never heard of is part of the scope.
+    - ``parse`` puts every field of the body into ``Request.scope`` except transport-only ones and the fuzzy text,
+      whose place keeps a marker; a field that the codec has never heard of is part of the scope.
     - Base64 attachments stand in the scope as a strong digest of their content.
     - ``parse`` never changes ``body``. What it does not understand becomes ``Request.bypass``, not an exception.
     - ``replay(record(stream))`` makes the SDK's own accumulators give an equal final message.
+    - An answer that ``storable`` does not know to be whole is never kept.
     """
 
     name: str
@@ -43,17 +54,22 @@ class Codec(Protocol):
     def matches(self, method: str, path: str) -> bool: ...
 
     def parse(self, body: Mapping[str, Any], *, upstream: str, headers: Mapping[str, str]) -> Request:
-        """Read a request. ``upstream`` names who answers (an origin, or the user's own label for it)."""
+        """Read a request. ``upstream`` names who answers (URL, or the user's own label); header names are in
+        lower case."""
 
-    def forward(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The body to send instead, or ``None`` to send the caller's bytes unchanged."""
+    def forward(self, body: Mapping[str, Any], *, ask_usage: bool) -> dict[str, Any] | None:
+        """The body to send instead, or ``None`` to send the caller's bytes unchanged.
+
+        ``ask_usage``: the upstream is known to report a stream's usage when asked to.
+        """
 
     def storable(self, body: Mapping[str, Any]) -> Storable: ...
 
     def usage(self, body: Mapping[str, Any]) -> Usage | None: ...
 
-    def recorder(self, body: Mapping[str, Any]) -> Recorder:
-        """A recorder for the answer to the streaming request ``body``."""
+    def recorder(self, body: Mapping[str, Any], sent: Mapping[str, Any] | None = None) -> Recorder:
+        """A recorder for the answer to the streaming request ``body``, sent upstream as ``sent``."""
 
-    def replay(self, answer: Mapping[str, Any], request_body: Mapping[str, Any]) -> Iterator[bytes]:
-        """A stored answer as the bytes of a stream, in the event order of the provider."""
+    def replay(self, answer: Mapping[str, Any], body: Mapping[str, Any]) -> Iterator[bytes]:
+        """A stored answer as the bytes of a stream in answer to the request ``body``, in the event order of the
+        provider, one event at a time."""

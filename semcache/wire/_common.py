@@ -1,0 +1,167 @@
+"""What the codecs share: taking a request apart, and following a stream."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from semcache.messages import split_last_user_text
+from semcache.types import Request
+from semcache.wire._sse import Event, Splitter
+
+PIECE_CHARS: Final = 120
+"""Length of the pieces of a replayed text, in characters."""
+
+Block = dict[str, Any]
+
+
+class UnknownShape(Exception):
+    """A request body that the codec does not understand; its message becomes the bypass reason."""
+
+
+def expect(ok: bool, what: str) -> None:
+    """Raise UnknownShape unless ``ok``."""
+    if not ok:
+        raise UnknownShape(f"unknown shape: {what}")
+
+
+def new_request(
+    api: str, body: Mapping[str, Any], *, upstream: str, headers: Mapping[str, str], in_scope: tuple[str, ...]
+) -> Request:
+    """A request with all of ``body`` in its scope, for the codec to refine.
+
+    ``in_scope``: lower-case names of the headers that change what the provider does. Their values are lists of
+    tokens, in which order means nothing.
+    """
+    chosen = {name: sorted(token.strip() for token in headers[name].split(",")) for name in in_scope if name in headers}
+    scope: dict[str, Any] = {"upstream": upstream, "body": dict(body)}
+    if chosen:
+        scope["headers"] = chosen
+    model, temperature = body.get("model"), body.get("temperature")
+    is_number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
+    return Request(
+        api=api,
+        scope=scope,
+        text=None,
+        model=model if isinstance(model, str) else None,
+        stream=body.get("stream") is True,
+        temperature=temperature if is_number else None,
+    )
+
+
+def without(block: Mapping[str, Any], names: frozenset[str]) -> Block:
+    return {name: value for name, value in block.items() if name not in names}
+
+
+def blocks(value: object, what: str) -> list[Block]:
+    """``value`` as a list of JSON objects, or UnknownShape."""
+    expect(isinstance(value, list) and all(isinstance(item, dict) for item in value), what)
+    return value  # type: ignore[return-value]
+
+
+def with_text(request: Request, messages: list[Block], body: Block, bypass: str) -> Request:
+    """``request`` with the fuzzy text taken out of its normalised ``messages``, and ``body`` as its scope."""
+    split = split_last_user_text(messages)
+    exact_only = split.exact_only or ("" if split.text and not split.text.isspace() else "no text to embed")
+    return replace(
+        request,
+        scope={**request.scope, "body": {**body, "messages": split.messages}},
+        text=split.text,
+        bypass=bypass or None,
+        exact_only=exact_only or None,
+    )
+
+
+def digest(encoded: str, media_type: str | None) -> Block | None:
+    """Base64 content as a digest of what it decodes to; ``None`` if it is not base64."""
+    try:
+        content = base64.b64decode(encoded)
+    except (binascii.Error, ValueError):
+        return None
+    found = {"$sha256": hashlib.sha256(content).hexdigest()}
+    return found if media_type is None else {**found, "media_type": media_type}
+
+
+def digest_data_url(url: object) -> object:
+    """A ``data:`` URL as a digest of its content; anything else as it is."""
+    if not isinstance(url, str) or not url.startswith("data:"):
+        return url
+    head, comma, encoded = url.removeprefix("data:").partition(",")
+    if not comma or not head.endswith(";base64"):
+        return url
+    return digest(encoded, head.removesuffix(";base64")) or url
+
+
+def count(usage: Mapping[str, Any], *path: str) -> int:
+    """A token count under nested keys; 0 where it is missing or null."""
+    value: Any = usage
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def pieces(text: str) -> Iterator[str]:
+    for start in range(0, len(text), PIECE_CHARS):
+        yield text[start : start + PIECE_CHARS]
+
+
+def join(fragments: list[str]) -> str:
+    """The text that was streamed in ``fragments``, which may have cut a surrogate pair in two."""
+    text = "".join(fragments)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return text
+
+
+class NotRecordable(Exception):
+    """A stream has brought something that the recorder cannot turn into a non-stream body."""
+
+
+class StreamRecorder:
+    """A :class:`~semcache.wire.base.Recorder` around two functions of a wire format.
+
+    Args:
+        take: Sees each event in order; returns whether the caller gets it. Raises NotRecordable (or trips over an
+            unexpected shape) to give the record up.
+        build: The non-stream body from all events, or ``None`` if the last one has not come.
+    """
+
+    def __init__(self, take: Callable[[Event], bool], build: Callable[[], dict[str, Any] | None]) -> None:
+        self._take = take
+        self._build = build
+        self._splitter = Splitter()
+        self._broken = False
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        for event in self._splitter.feed(chunk):
+            if self._see(event):
+                yield event.raw
+
+    def flush(self) -> bytes:
+        return self._splitter.rest()
+
+    def finish(self) -> dict[str, Any] | None:
+        if self._broken:
+            return None
+        try:
+            return self._build()
+        except _SURPRISES:
+            return None
+
+    def _see(self, event: Event) -> bool:
+        if self._broken or not event.data:
+            return True
+        try:
+            return self._take(event)
+        except _SURPRISES:
+            self._broken = True
+            return True
+
+
+_SURPRISES = (NotRecordable, AttributeError, IndexError, KeyError, TypeError, ValueError)
