@@ -198,10 +198,14 @@ def with_arguments(prompt, model):
     return f"{model}: {prompt}"
 
 
+def bare(prompt):
+    return prompt
+
+
 def decorated(model):
-    @functools.wraps(with_arguments)
+    @functools.wraps(bare)
     def ask(prompt):
-        return with_arguments(prompt, model)
+        return with_arguments(bare(prompt), model)
 
     return ask
 
