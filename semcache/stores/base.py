@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from semcache.types import Entry, Key
+from semcache.errors import ConfigurationError
+from semcache.events import emit
+from semcache.types import Entry, Event, Key
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Selector(NamedTuple):
-    """Which entries to delete: those that match every field that is set. A selector with nothing set is refused."""
+    """Which entries to delete: those that match every field that is set. With nothing set it is refused."""
 
     ids: tuple[int, ...] | None = None
     tag: str | None = None
@@ -22,19 +24,38 @@ class Selector(NamedTuple):
     scope_id: int | None = None
     everything: bool = False
 
+    def check(self) -> None:
+        """
+        Raises:
+            ConfigurationError: Nothing is set.
+        """
+        if self == Selector():
+            raise ConfigurationError("nothing is selected; to delete all entries set everything=True")
+
+    def matches(self, id: int, *, scope_id: int, namespace: str, tenant: str | None, tags: Sequence[str]) -> bool:
+        """Whether an entry with these properties is selected."""
+        return (
+            (self.ids is None or id in self.ids)
+            and (self.tag is None or self.tag in tags)
+            and (self.namespace is None or self.namespace == namespace)
+            and (self.tenant is None or self.tenant == tenant)
+            and (self.scope_id is None or self.scope_id == scope_id)
+        )
+
 
 class Changes(NamedTuple):
-    """A page of the store's change feed.
+    """A page of the store's change feed. No id is both in ``ids`` and in ``removed``.
 
     Args:
         ids: int64 [n], entries added or replaced since the cursor, each with a vector of the asked fingerprint.
         scope_ids: int64 [n].
         vectors: float32 [n, d].
-        removed: Ids of entries that went away.
+        removed: Ids that went away, or are no longer of the asked fingerprint. Some may never have been reported.
         wrong_pairs: Pairs of entry ids reported wrong since the cursor, smaller id first.
         cursor: Where the next page starts.
         more: Whether another page is waiting.
-        reset: The cursor was too old (or not of this store): forget everything, this page starts from the beginning.
+        reset: The cursor was too old (or not of this store): forget everything, this page starts from the
+            beginning.
     """
 
     ids: npt.NDArray[np.int64]
@@ -56,33 +77,43 @@ class StoreStats(NamedTuple):
     bytes: int | None
 
 
+def log_event(event: Event) -> None:
+    """What ``Store.on_event`` is until a cache takes the store."""
+    emit((), event)
+
+
 class Store(Protocol):
     """Keeps entries, wrong pairs and ledger counters.
 
     Contract (each line is a test in ``semcache.testing.store_contract``):
 
-    - ``get`` serves an entry only if its canonical bytes equal the key's; another entry in the slot is absent, and
-      is reported to ``on_event`` as ``collision``.
-    - ``get`` and ``fetch`` never return an expired entry, and never a torn one: bytes that cannot be read are absent,
-      are removed, and are reported as ``entry_damaged``.
-    - ``put`` replaces what is in the slot. When it returns, the entry survives ``kill -9`` (persistent stores) and is
-      visible to every process on the store.
+    - ``get`` serves an entry only if its canonical bytes equal the key's; another entry in the slot is absent,
+      and is reported to ``on_event`` as ``collision``.
+    - ``get`` and ``fetch`` never return an expired entry, and never a torn one: bytes that cannot be read are
+      absent, are removed, and are reported as ``entry_damaged``.
+    - ``put`` replaces what is in the slot. When it returns, the entry survives ``kill -9`` (persistent stores)
+      and is visible to every process on the store.
     - Entries may vanish at any time (TTL, capacity, another process).
-    - Trouble raises ``StoreError`` within the store's time budget, and ``StoreUnavailable`` at once while its breaker
-      is open. No other exception for I/O trouble; a wrong argument raises ConfigurationError at construction.
+    - An entry is not changed by anyone once it was put or got: stores may hand out one object to many.
+    - Trouble raises ``StoreError`` within the store's time budget, and ``StoreUnavailable`` at once while its
+      breaker is open. No other exception for I/O trouble; a wrong argument raises ConfigurationError at
+      construction.
     - Safe for threads and usable after fork; several processes may share a persistent store.
-    - ``changes`` with cursor ``None`` starts at the beginning and, followed until ``more`` is false, yields every live
-      entry that has a vector of that fingerprint, then later changes (by any process) in order. Own changes are
-      included. An added entry may be reported more than once; a removal is never lost (or ``reset`` is true).
+    - ``changes`` with cursor ``None`` starts at the beginning and, followed until ``more`` is false or nothing
+      comes, yields every live entry that has a vector of that fingerprint, then later changes (by any process)
+      in order. Own changes are included. An added entry may be reported more than once; a deletion is never lost
+      (or ``reset`` is true).
     - ``mark_wrong`` pairs survive the deletion of their entries. They are bounded in number: the oldest go first.
     - Ledger counters are added up atomically across processes.
 
-    ``inline_reads`` / ``inline_writes``: whether the call is quick enough (tens of microseconds, no network) to run
-    on an event loop's own thread.
+    ``inline_reads`` / ``inline_writes``: whether the call is quick enough (tens of microseconds, no network) to
+    run on an event loop's own thread. ``on_event`` takes what the store has to report beside its answers; it is
+    set by the cache that uses the store.
     """
 
     inline_reads: bool
     inline_writes: bool
+    on_event: Callable[[Event], None]
 
     def get(self, key: Key) -> Entry | None:
         """The live entry of this key. One round trip."""
@@ -97,13 +128,16 @@ class Store(Protocol):
         """Delete what matches; return how many."""
 
     def changes(self, cursor: str | None, *, fingerprint: str, limit: int = 1000) -> Changes | None:
-        """What changed since ``cursor``; ``None`` when nothing did (must be very cheap in that case)."""
+        """What changed since ``cursor``; ``None`` when nothing did (must be very cheap in that case).
+
+        Without a cursor it is never ``None``. ``limit`` is about how many entries a page has.
+        """
 
     def mark_wrong(self, a: int, b: int) -> None:
         """Remember that the questions with these entry ids must never answer each other."""
 
     def add_counters(self, deltas: Mapping[str, int]) -> None:
-        """Add to named ledger counters."""
+        """Add to named ledger counters. After a StoreError some or all may have been added."""
 
     def counters(self, prefix: str = "") -> dict[str, int]:
         """All ledger counters whose name starts with ``prefix``."""

@@ -1,0 +1,75 @@
+"""Where answers are kept: in this process, in one SQLite file, or in Redis."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+
+from semcache.errors import ConfigurationError
+from semcache.stores.base import Changes, Selector, Store, StoreStats
+
+if TYPE_CHECKING:
+    from semcache.stores.memory import MemoryStore
+    from semcache.stores.redis import RedisStore
+    from semcache.stores.sqlite import SqliteStore
+
+__all__ = [
+    "Changes",
+    "MemoryStore",
+    "RedisStore",
+    "Selector",
+    "SqliteStore",
+    "Store",
+    "StoreStats",
+    "open_store",
+]
+
+_HOME = {"MemoryStore": "memory", "RedisStore": "redis", "SqliteStore": "sqlite"}
+_FORMS = (
+    "memory://, sqlite:// (the default file), sqlite:///absolute/path, redis://host:port/db, rediss://…, "
+    "unix:///path/to/socket"
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"semcache.stores.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def open_store(url: str | None = None) -> Store:
+    """The store that a URL names.
+
+    Args:
+        url: ``memory://``, ``sqlite://`` (the default file, and the default), ``sqlite:///absolute/path``, or what
+            redis-py takes: ``redis://[user:password@]host[:port][/db]``, ``rediss://…``,
+            ``unix:///path/to/socket?db=0``. The Redis forms take ``prefix=name`` among their options.
+
+    Raises:
+        ConfigurationError: No such scheme, or what the store itself refuses.
+    """
+    parts = urlsplit("sqlite://" if url is None else url)
+    if parts.scheme == "memory" and not parts.netloc and not parts.path:
+        from semcache.stores.memory import MemoryStore
+
+        return MemoryStore()
+    if parts.scheme == "sqlite" and not parts.netloc:
+        from semcache.stores.sqlite import SqliteStore
+
+        return SqliteStore(_sqlite_path(parts))
+    if parts.scheme in ("redis", "rediss", "unix"):
+        from semcache.stores.redis import RedisStore
+
+        options = parse_qsl(parts.query)
+        prefix = dict(options).get("prefix", "semcache")
+        rest = urlencode([(name, value) for name, value in options if name != "prefix"])
+        return RedisStore(parts._replace(query=rest).geturl(), prefix=prefix)
+    # Without what follows the scheme: there may be a password in it.
+    raise ConfigurationError(f"not a store: {parts.scheme}://…; known forms are {_FORMS}")
+
+
+def _sqlite_path(parts: SplitResult) -> str | None:
+    # SQLAlchemy writes absolute paths with four slashes; both mean the same here.
+    path = unquote(parts.path)
+    return f"/{path.lstrip('/')}" if path.strip("/") else None

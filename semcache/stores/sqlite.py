@@ -1,0 +1,290 @@
+"""Entries in one SQLite file, shared by the processes of one machine."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from semcache.errors import ConfigurationError
+from semcache.stores import _feed
+from semcache.stores._persistent import PersistentStore
+from semcache.stores._sqlite_file import Connection, Database
+from semcache.stores.base import Changes, Selector, StoreStats
+from semcache.stores.entry_codec import encode, pack_vector
+from semcache.types import Entry, Event
+
+_STEP: Final = 16
+"""How many expired or surplus entries a put removes at most."""
+_CHUNK: Final = 500
+"""How many entries one transaction of a deletion covers, so that other writers get their turn."""
+
+_GET = "SELECT data FROM entries WHERE id = ?"
+_PUT = (
+    "INSERT INTO entries (seq, id, scope_id, namespace, tenant, expires_at, embedder, data) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_PAGE = (
+    "SELECT seq, id, data FROM entries WHERE seq > ? AND embedder = ? "
+    "AND (expires_at IS NULL OR expires_at > ?) ORDER BY seq LIMIT ?"
+)
+_REMOVED = (
+    "SELECT id FROM removals WHERE seq > :after AND seq <= :upto AND id NOT IN (SELECT id FROM entries) "
+    "UNION SELECT id FROM entries WHERE seq > :after AND seq <= :upto AND embedder <> :embedder"
+)
+_WRONG = "SELECT a, b FROM wrong_pairs WHERE seq > ? AND seq <= ? ORDER BY seq"
+
+
+class SqliteStore(PersistentStore):
+    """A store in one SQLite file: write-ahead log, synchronous NORMAL (safe against killed processes; a power cut
+    may take the last entries, never the file).
+
+    Args:
+        path: The file; by default ``semcache.db`` under the platform's folder for user data. A folder that has to
+            be made gets mode 0700, the file 0600.
+        max_entries: Above it the oldest entry goes; ``None`` for no bound.
+        max_bytes: The same for the bytes of all entries. An entry larger than all of it is not kept.
+        budget_s: How long a call waits for another process that is writing, in seconds.
+
+    Raises:
+        ConfigurationError: The file cannot be made or read, is another program's, or is of another version.
+    """
+
+    inline_reads = True
+    inline_writes = False
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        max_entries: int | None = 1_000_000,
+        max_bytes: int | None = 4 * 2**30,
+        budget_s: float = 0.05,
+    ) -> None:
+        super().__init__()
+        for name, bound in (("max_entries", max_entries), ("max_bytes", max_bytes)):
+            if bound is not None and bound < 1:
+                raise ConfigurationError(f"{name} must be at least 1, not {bound}")
+        if budget_s <= 0:
+            raise ConfigurationError(f"budget_s must be above 0, not {budget_s}")
+        self.path = _absolute(path)
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._file = Database(self.path, wait_s=budget_s, on_damage=self._tell_damage)
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"cannot make the folder {self.path.parent}: {error.strerror}") from error
+        self._file.check()
+
+    def _tell_damage(self, message: str) -> None:
+        self.on_event(Event("store_error", message))
+
+    # Reading ------------------------------------------------------------------------------------------------------
+
+    def _load(self, id: int) -> bytes | None:
+        with self._file.connection() as connection:
+            row = connection.db.execute(_GET, (id,)).fetchone()
+        return None if row is None else row[0]
+
+    def _load_many(self, ids: Sequence[int]) -> list[bytes | None]:
+        with self._file.connection() as connection:
+            found = {
+                id: data
+                for chunk in _chunks(ids)
+                for id, data in connection.db.execute(
+                    f"SELECT id, data FROM entries WHERE id IN ({_marks(chunk)})", chunk
+                )
+            }
+        return [found.get(id) for id in ids]
+
+    def scopes(self, limit: int = 1000) -> dict[int, int]:
+        with self._file.connection() as connection:
+            rows = connection.db.execute(
+                "SELECT scope_id, count(*) FROM entries GROUP BY scope_id ORDER BY 2 DESC LIMIT ?", (limit,)
+            )
+            return dict(rows)
+
+    def stats(self) -> StoreStats:
+        with self._file.connection() as connection:
+            entries, size = connection.db.execute("SELECT entries, bytes FROM meta").fetchone()
+        return StoreStats("sqlite", str(self.path), entries, size)
+
+    # Writing ------------------------------------------------------------------------------------------------------
+
+    def put(self, entry: Entry) -> None:
+        data = encode(entry)
+        if self._max_bytes is not None and len(data) > self._max_bytes:
+            return
+        key = entry.key
+        embedder = 0 if entry.vector is None else _feed.embedder_number(entry.fingerprint)
+        with self._file.writing() as connection:
+            db = connection.db
+            seq = _now(db) + 1
+            db.execute("DELETE FROM entries WHERE id = ?", (key.id,))
+            row = (seq, key.id, key.scope_id, entry.namespace, entry.tenant, entry.expires_at, embedder, data)
+            db.execute(_PUT, row)
+            if entry.tags:
+                db.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", [(tag, seq) for tag in entry.tags])
+            self._shrink(db)
+
+    def _shrink(self, db: sqlite3.Connection) -> None:
+        expired = "SELECT seq FROM entries WHERE expires_at <= ? LIMIT ?"
+        _remove(db, [seq for (seq,) in db.execute(expired, (time.time(), _STEP))])
+        entries, size = db.execute("SELECT entries, bytes FROM meta").fetchone()
+        surplus = []
+        if not self._fits(entries, size):
+            for seq, length in db.execute("SELECT seq, length(data) FROM entries ORDER BY seq LIMIT ?", (_STEP,)):
+                surplus.append(seq)
+                entries, size = entries - 1, size - length
+                if self._fits(entries, size):
+                    break
+        _remove(db, surplus)
+
+    def _fits(self, entries: int, size: int) -> bool:
+        return (self._max_entries is None or entries <= self._max_entries) and (
+            self._max_bytes is None or size <= self._max_bytes
+        )
+
+    def delete(self, selector: Selector) -> int:
+        selector.check()
+        parts: Iterable[tuple[int, ...] | None] = [None] if selector.ids is None else _chunks(selector.ids)
+        with self._file.connection() as connection:
+            chosen = [seq for ids in parts for (seq,) in connection.db.execute(*_query(selector._replace(ids=ids)))]
+        return self._remove_in_steps(chosen)
+
+    def _forget(self, ids: Sequence[int]) -> int:
+        return self.delete(Selector(ids=tuple(ids)))
+
+    def _remove_in_steps(self, seqs: Sequence[int]) -> int:
+        count = 0
+        for chunk in _chunks(seqs):
+            with self._file.writing() as connection:
+                count += _remove(connection.db, chunk)
+        return count
+
+    def mark_wrong(self, a: int, b: int) -> None:
+        with self._file.writing() as connection:
+            db = connection.db
+            seq = _now(db) + 1
+            db.execute("INSERT OR REPLACE INTO wrong_pairs VALUES (?, ?, ?)", (seq, min(a, b), max(a, b)))
+            db.execute(
+                "DELETE FROM wrong_pairs WHERE seq <= (SELECT seq FROM wrong_pairs ORDER BY seq DESC LIMIT 1 OFFSET ?)",
+                (_feed.MAX_WRONG_PAIRS,),
+            )
+
+    # Feed and counters --------------------------------------------------------------------------------------------
+
+    def changes(self, cursor: str | None, *, fingerprint: str, limit: int = 1000) -> Changes | None:
+        with self._file.connection() as connection:
+            if connection.quiet == (cursor, fingerprint, *_state(connection)):
+                return None
+        with self._file.reading() as connection:
+            db = connection.db
+            state = _state(connection)
+            now = _now(db)
+            at, reset = _feed.resume(cursor, store_id=connection.store_id, now=now)
+            embedder = _feed.embedder_number(fingerprint)
+            rows = db.execute(_PAGE, (at.position, embedder, time.time(), limit)).fetchall()
+            more = len(rows) == limit and rows[-1][0] < now
+            upto = rows[-1][0] if more else now
+            removed = db.execute(_REMOVED, {"after": at.removals_from, "upto": upto, "embedder": embedder})
+            gone = [id for (id,) in removed]
+            pairs = db.execute(_WRONG, (at.position, upto)).fetchall()
+            if not more:
+                connection.quiet = (str(at._replace(position=upto)), fingerprint, *state)
+        return _feed.page(
+            self._vectors(rows),
+            removed=gone,
+            wrong_pairs=pairs,
+            cursor=str(at._replace(position=upto)),
+            more=more,
+            reset=reset,
+            first=cursor is None,
+        )
+
+    def _vectors(self, rows: Iterable[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
+        entries = ((id, self._read(id, data)) for _, id, data in rows)
+        return [(id, entry.key.scope_id, pack_vector(entry.vector)) for id, entry in entries if entry is not None]
+
+    def add_counters(self, deltas: Mapping[str, int]) -> None:
+        with self._file.writing() as connection:
+            connection.db.executemany(
+                "INSERT INTO counters VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+                deltas.items(),
+            )
+
+    def counters(self, prefix: str = "") -> dict[str, int]:
+        with self._file.connection() as connection:
+            rows = connection.db.execute(
+                "SELECT name, value FROM counters WHERE substr(name, 1, length(?1)) = ?1", (prefix,)
+            )
+            return dict(rows)
+
+    # Life ---------------------------------------------------------------------------------------------------------
+
+    def ping(self) -> None:
+        self.stats()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _now(db: sqlite3.Connection) -> int:
+    (now,) = db.execute("SELECT now FROM clock").fetchone()
+    assert isinstance(now, int)
+    return now
+
+
+def _state(connection: Connection) -> tuple[int, int]:
+    """Differs whenever anything was written, by this connection or another."""
+    (version,) = connection.db.execute("PRAGMA data_version").fetchone()
+    return version, connection.commits
+
+
+def _remove(db: sqlite3.Connection, seqs: Sequence[int]) -> int:
+    """Remove entries by number within a transaction, leaving word for the feed."""
+    if not seqs:
+        return 0
+    rows = db.execute(f"SELECT id FROM entries WHERE seq IN ({_marks(seqs)})", seqs).fetchall()
+    now = _now(db)
+    db.executemany("INSERT INTO removals VALUES (?, ?)", [(now + i, id) for i, (id,) in enumerate(rows, 1)])
+    db.execute(f"DELETE FROM entries WHERE seq IN ({_marks(seqs)})", seqs)
+    db.execute("DELETE FROM removals WHERE seq < ?", (now - _feed.HISTORY,))
+    return len(rows)
+
+
+def _query(selector: Selector) -> tuple[str, list[object]]:
+    parts: list[str] = []
+    values: list[object] = []
+    if selector.ids is not None:
+        parts.append(f"id IN ({_marks(selector.ids)})")
+        values += selector.ids
+    if selector.tag is not None:
+        parts.append("seq IN (SELECT seq FROM tags WHERE tag = ?)")
+        values.append(selector.tag)
+    for column in ("namespace", "tenant", "scope_id"):
+        value = getattr(selector, column)
+        if value is not None:
+            parts.append(f"{column} = ?")
+            values.append(value)
+    return f"SELECT seq FROM entries WHERE {' AND '.join(parts) or 'TRUE'}", values
+
+
+def _chunks(values: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    return (tuple(values[at : at + _CHUNK]) for at in range(0, len(values), _CHUNK))
+
+
+def _marks(values: Sequence[int]) -> str:
+    return ",".join("?" * len(values))
+
+
+def _absolute(path: str | os.PathLike[str] | None) -> Path:
+    if path is None:
+        from platformdirs import user_data_path
+
+        path = user_data_path("semcache", appauthor=False) / "semcache.db"
+    return Path(path).expanduser().absolute()
