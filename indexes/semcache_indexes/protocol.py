@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -44,7 +44,8 @@ class VectorIndex(Protocol):
     - ``search`` returns at most ``k`` matches, best first, none below ``min_similarity``, no id twice.
     - A partition that does not exist is empty, not an error.
     - ``remove`` of unknown ids is not an error; it returns how many were there. A removed id is never returned again.
-    - Vectors are L2-normalised float32; a vector of wrong shape, or not finite, raises ValueError and changes nothing.
+    - Vectors are L2-normalised float32; a vector of wrong shape, not finite, or whose length is off by more than 0.01
+      raises ValueError and changes nothing. So do a negative id and a ``k`` below 1.
     - Searches may run beside searches, adds and removes from any thread; a search sees an id wholly or not at all.
     - ``save`` is atomic: a crash leaves the old file or the new one. ``load`` of a damaged file raises IndexDamaged.
     """
@@ -59,13 +60,14 @@ class VectorIndex(Protocol):
     def remove(self, ids: Sequence[int] | Ids) -> int:
         """Remove ids; return how many were there."""
 
-    def search(
-        self, vector: Vectors, *, partition: int, k: int = 8, min_similarity: float = -1.0
-    ) -> list[Match]:
+    def search(self, vector: Vectors, *, partition: int, k: int = 8, min_similarity: float = -1.0) -> list[Match]:
         """The ``k`` nearest of one partition; ``vector`` is float32 [dim]."""
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write a checksummed snapshot to one file, atomically."""
+    def save(self, path: str | PathLike[str], meta: Mapping[str, str] | None = None) -> None:
+        """Write a checksummed snapshot to one file, atomically, with the caller's own notes.
+
+        :func:`semcache_indexes.load` gives both back.
+        """
 
     def stats(self) -> IndexStats: ...
 
