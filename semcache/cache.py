@@ -426,6 +426,12 @@ def _semantic_tier(
         queue,
         make_index=make_index,
         load_index=load_index,
-        snapshot=getattr(store, "snapshot_path", None),
+        snapshot=_beside(store),
         emit=emit,
     )
+
+
+def _beside(store: Store) -> Path | None:
+    """Where the index snapshot of a store lives: beside its file, or nowhere if it has none."""
+    path = getattr(store, "path", None)
+    return None if path is None else Path(f"{path}.index")

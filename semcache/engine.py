@@ -16,7 +16,14 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from semcache import flow as steps
-from semcache.errors import CacheTrouble, CanonicalError, StoreUnavailable
+from semcache.errors import (
+    CacheTrouble,
+    CanonicalError,
+    EmbedderError,
+    StoreError,
+    StoreUnavailable,
+    VectorIndexError,
+)
 from semcache.events import EventHook, Hook, emit, logger
 from semcache.flight import Flights, Landed, wait, wait_async
 from semcache.keys import make_key
@@ -275,20 +282,20 @@ class Engine:
         try:
             return self.store.get(step.key)
         except CacheTrouble as error:
-            self._trouble("store_error", error)
+            self._trouble(error)
             return None
 
     def _write(self, step: steps.Write) -> bool:
         try:
             self.store.put(step.entry)
         except CacheTrouble as error:
-            self._trouble("store_error", error)
+            self._trouble(error)
             return False
         if self.semantic is not None:
             try:
                 self.semantic.add(step.entry)
             except CacheTrouble as error:
-                self._trouble("index_error", error)
+                self._trouble(error)
         return True
 
     def _join(self, step: steps.Join) -> Any:
@@ -320,7 +327,7 @@ class Engine:
         try:
             return self.semantic.queue.fits(text)
         except Exception as error:
-            self._trouble("embedder_error", error)
+            self._trouble(error)
             return False
 
     def _fingerprint(self) -> str | None:
@@ -332,7 +339,7 @@ class Engine:
         try:
             return self.semantic.queue.embed(step.text)
         except CacheTrouble as error:
-            self._trouble("embedder_error", error)
+            self._trouble(error)
             return None
 
     async def _aembed(self, step: steps.Embed) -> Any:
@@ -340,7 +347,7 @@ class Engine:
         try:
             return await self.semantic.queue.aembed(step.text)
         except CacheTrouble as error:
-            self._trouble("embedder_error", error)
+            self._trouble(error)
             return None
 
     def _search(self, step: steps.Search) -> list[Near]:
@@ -357,7 +364,7 @@ class Engine:
                 semantic.remove(gone)
             return semantic.near(step.key, step.vector, entries, step.min_similarity)
         except CacheTrouble as error:
-            self._trouble("store_error", error)
+            self._trouble(error)
             return []
 
     async def _asearch(self, step: steps.Search) -> list[Near]:
@@ -372,15 +379,24 @@ class Engine:
         try:
             return float(verifier(step.query, step.cached))
         except Exception as error:
-            self._trouble("verifier_error", error)
+            self._trouble(error)
             return None
 
     async def _averify(self, step: steps.Verify) -> float | None:
         return await asyncio.to_thread(self._verify, step)
 
-    def _trouble(self, kind: str, error: Exception) -> None:
-        if not isinstance(error, StoreUnavailable):  # its breaker has said so once
-            self.emit(Event(kind, str(error), error))
+    def _trouble(self, error: Exception) -> None:
+        if isinstance(error, StoreUnavailable):
+            return  # its breaker has said so once
+        kind = next((kind for base, kind in _TROUBLE.items() if isinstance(error, base)), "verifier_error")
+        self.emit(Event(kind, str(error), error))
+
+
+_TROUBLE: dict[type[Exception], str] = {
+    StoreError: "store_error",
+    EmbedderError: "embedder_error",
+    VectorIndexError: "index_error",
+}
 
 
 class Pending:

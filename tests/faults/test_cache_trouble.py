@@ -1,0 +1,164 @@
+"""Whatever breaks in the cache's own parts, the call goes upstream, within the part's time budget."""
+
+import time
+
+import numpy as np
+import pytest
+
+from semcache import Policy, SemanticCache, last_outcome
+from semcache.embedders import CallableEmbedder
+from semcache.testing.servers import RedisServer
+
+BUDGET = 0.05
+SLACK = 10
+"""Times the budget that a noisy machine may take."""
+
+
+@pytest.fixture
+def server():
+    with RedisServer() as server:
+        yield server
+
+
+def cache_on(server, **more):
+    return SemanticCache.open(server.url, policy=Policy(semantic=False), **more)
+
+
+def timed(function, *arguments):
+    started = time.perf_counter()
+    return function(*arguments), time.perf_counter() - started
+
+
+@pytest.mark.parametrize("trouble", ["pause", "kill"])
+def test_a_dead_or_hung_redis_costs_its_budget_once_then_nothing(server, trouble):
+    with cache_on(server) as cache:
+        events = []
+        cache.on_event(lambda event: events.append(event.kind))
+        ask = cache.wrap(lambda prompt: f"fresh {prompt}")
+        ask("hi")
+        assert ask("hi") == "fresh hi"
+        assert last_outcome().hit
+        getattr(server, trouble)()
+        try:
+            answer, first = timed(ask, "hi")
+            assert answer == "fresh hi"
+            assert not last_outcome().hit
+            assert first < BUDGET * SLACK
+            _, hundred = timed(lambda: [ask(f"{i}") for i in range(100)])
+            assert hundred < BUDGET * SLACK
+            assert "store_open" in events
+            assert events.count("store_error") < 5
+        finally:
+            if trouble == "pause":
+                server.resume()
+
+
+def test_redis_is_used_again_when_it_is_back(server):
+    with cache_on(server) as cache:
+        ask = cache.wrap(lambda prompt: f"fresh {prompt}")
+        ask("hi")
+        server.pause()
+        ask("hi")
+        assert not last_outcome().hit
+        server.resume()
+        deadline = time.monotonic() + 15
+        while not last_outcome().hit and time.monotonic() < deadline:
+            time.sleep(0.1)
+            ask("hi")
+        assert last_outcome().hit
+
+
+def test_a_cache_opens_on_a_redis_that_is_not_there():
+    with RedisServer() as server:
+        url = server.url
+    with SemanticCache.open(url) as cache:
+        ask = cache.wrap(lambda prompt: f"fresh {prompt}")
+        answer, took = timed(ask, "hi")
+        assert answer == "fresh hi"
+        assert took < 5
+
+
+async def test_a_hung_redis_does_not_block_the_event_loop(server):
+    import asyncio
+
+    with cache_on(server) as cache:
+
+        async def ask(prompt):
+            return "fresh"
+
+        wrapped = cache.wrap(ask)
+        await wrapped("hi")
+        server.pause()
+        try:
+            ticks, task = 0, asyncio.create_task(wrapped("ho"))
+            while not task.done():
+                await asyncio.sleep(0.002)
+                ticks += 1
+            assert await task == "fresh"
+            assert ticks > 1
+        finally:
+            server.resume()
+
+
+def test_a_stalled_embedder_costs_its_budget_once_then_nothing():
+    hang = [False]
+
+    def embed(texts):
+        if hang[0]:
+            time.sleep(1.0)
+        return np.eye(1, 8, dtype=np.float32).repeat(len(texts), axis=0)
+
+    policy = Policy(embed_budget_s=0.1)
+    with SemanticCache(store="memory://", policy=policy, embedder=CallableEmbedder(embed, fingerprint="test")) as cache:
+        ask = cache.wrap(lambda prompt: f"fresh {prompt}")
+        ask("warm")
+        hang[0] = True
+        _, first = timed(ask, "one")
+        assert last_outcome().reason == "no embedding"
+        assert last_outcome().stored
+        assert first < 0.1 * SLACK
+        _, more = timed(lambda: [ask(f"more {i}") for i in range(20)])
+        assert more < 0.1 * SLACK
+
+
+def test_a_broken_embedder_is_a_miss_and_an_event():
+    def embed(texts):
+        raise RuntimeError("no model today")
+
+    with SemanticCache(store="memory://", embedder=CallableEmbedder(embed, fingerprint="test")) as cache:
+        events = []
+        cache.on_event(lambda event: events.append(event.kind))
+        ask = cache.wrap(lambda prompt: f"fresh {prompt}")
+        assert ask("hi") == ask("hi") == "fresh hi"
+        assert last_outcome().layer == "exact"
+        assert "embedder_error" in events
+
+
+def test_a_broken_index_is_a_miss_and_an_event():
+    class Broken:
+        def __init__(self, dim):
+            self.dim = dim
+
+        def __len__(self):
+            return 0
+
+        def __contains__(self, id):
+            return False
+
+        def add(self, *arguments):
+            raise RuntimeError("add")
+
+        def search(self, *arguments, **named):
+            raise RuntimeError("search")
+
+        def close(self):
+            pass
+
+    with SemanticCache(store="memory://", index=Broken) as cache:
+        events = []
+        cache.on_event(lambda event: events.append(event.kind))
+        ask = cache.wrap(lambda prompt: f"fresh {prompt}")
+        assert ask("hi") == "fresh hi"
+        assert ask("hi") == "fresh hi"
+        assert last_outcome().layer == "exact"
+        assert set(events) == {"index_error"}
