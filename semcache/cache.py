@@ -21,6 +21,8 @@ from semcache.types import Event, Key, Outcome, Reply, Request, Usage
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from semcache_indexes import Kind as IndexKind
+    from semcache_indexes import VectorIndex
     from typing_extensions import Self
 
     from semcache.flow import Explanation
@@ -74,7 +76,7 @@ class _Cache:
     def __init__(
         self,
         store: Store | str | None = None,
-        index: str | Callable[[int], Any] = "ladder",
+        index: IndexKind | Callable[[int], VectorIndex] = "ladder",
         embedder: Any = None,
         policy: Policy | str | Path | None = None,
         ledger: Ledger | None = None,
@@ -397,7 +399,7 @@ def _is_sdk_client(target: object) -> bool:
 
 def _semantic_tier(
     store: Store,
-    index: str | Callable[[int], Any],
+    index: IndexKind | Callable[[int], VectorIndex],
     embedder: Any,
     policy: Policy,
     emit: Callable[[Event], None],
@@ -409,14 +411,14 @@ def _semantic_tier(
 
     queue = EmbeddingQueue(resolve(embedder), budget_s=policy.embed_budget_s, on_event=emit)
 
-    def make_index(dim: int) -> Any:
+    def make_index(dim: int) -> VectorIndex:
         if callable(index):
             return index(dim)
         import semcache_indexes
 
         return semcache_indexes.create(index, dim)
 
-    def load_index(path: Path) -> tuple[Any, dict[str, str]]:
+    def load_index(path: Path) -> tuple[VectorIndex, dict[str, str]]:
         import semcache_indexes
 
         return semcache_indexes.load(path)

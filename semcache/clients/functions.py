@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import math
 import os
 import types
 import typing
@@ -212,16 +213,17 @@ def _reviver(function: Callable[..., Any]) -> _Model | None:
 
 
 def _survives_json(value: Any) -> bool:
+    """Whether a value comes back from JSON with the same types: no tuples, no keys but strings, no NaN."""
     kind = type(value)
-    if kind is str or value is None or kind is bool or kind is float:
-        return kind is not float or (value == value and abs(value) != float("inf"))
+    if kind is str or kind is bool or value is None:
+        return True
+    if kind is float:
+        return math.isfinite(value)
     if kind is int:
-        return -(2**63) <= value < 2**64
+        return bool(-(2**63) <= value < 2**64)
     if kind is list:
         return all(map(_survives_json, value))
-    if kind is dict:
-        return all(type(k) is str and _survives_json(v) for k, v in value.items())
-    return False
+    return kind is dict and all(type(k) is str and _survives_json(v) for k, v in value.items())
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:

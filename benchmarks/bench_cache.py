@@ -1,0 +1,179 @@
+"""Whole calls through ``cache.wrap(function)``: exact hits on each store, semantic hits, stores, threads, overhead.
+
+Every figure that stands against another is measured in the same run, in turns, since machines are noisy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import redis
+from semcache_indexes import create
+
+from benchmarks.rows import emit, p50_us
+from semcache import Policy, SemanticCache, Usage
+from semcache.embedders import CallableEmbedder
+from semcache.testing.servers import RedisServer
+
+ANSWER = "You can reset it in the app under Profile, Security, Reset password. " * 20
+QUESTION = "How do I reset my password?"
+EXACT = Policy(semantic=False)
+DIM = 384
+
+
+def wrapped(cache):
+    return cache.wrap(lambda prompt: ANSWER, name="answer")
+
+
+def exact_hits(folder: Path) -> None:
+    with RedisServer() as server:
+        for kind, url, goal in (
+            ("memory", "memory://", 30),
+            ("sqlite", f"sqlite:///{folder / 'exact.sqlite'}", 60),
+            ("redis", server.url, None),
+        ):
+            with SemanticCache.open(url, policy=EXACT) as cache:
+                ask = wrapped(cache)
+                ask(QUESTION)
+                emit(f"exact_hit.{kind}", p50_us(lambda: ask(QUESTION)), "us", goal=goal)  # noqa: B023
+        client = redis.Redis.from_url(server.url)
+        with SemanticCache.open(server.url, policy=EXACT) as cache:
+            ask = wrapped(cache)
+            ask(QUESTION)
+            client.set("raw", ANSWER + "x" * 400)  # about as long as the stored entry
+            pairs = [(p50_us(lambda: ask(QUESTION), n=500), p50_us(lambda: client.get("raw"), n=500)) for _ in range(9)]
+            emit("exact_hit.redis_over_raw_get", median(a / b for a, b in pairs), "ratio", goal=1.5)
+
+
+def semantic_hits(entries: int) -> None:
+    """Everything but the embedding, with entries that a stub embedder puts at random."""
+    rng = np.random.default_rng(0)
+    known: dict[str, np.ndarray] = {}
+
+    def embed(texts):
+        for text in texts:
+            base = text.removesuffix(" again")
+            if base not in known:
+                vector = rng.standard_normal(DIM).astype(np.float32)
+                known[base] = vector / np.linalg.norm(vector)
+        return np.array([known[t.removesuffix(" again")] for t in texts])
+
+    # No guards: what is timed is the tier. bench_guards times them.
+    with SemanticCache(
+        store="memory://", embedder=CallableEmbedder(embed, fingerprint="stub"), policy=Policy(guards=())
+    ) as cache:
+        ask = wrapped(cache)
+        for i in range(entries):
+            ask(f"question {i}")
+        numbers = iter(rng.integers(0, entries, 5000).tolist())
+
+        def hit():
+            found = cache.lookup(ask.request(f"question {next(numbers)} again"))
+            assert found.outcome.layer == "semantic", found.outcome
+
+        total = p50_us(hit, n=500)
+        alone = p50_us(lambda: cache.engine.semantic.queue.embed(f"question {next(numbers)} again"), n=500)
+        emit("semantic_hit.beside_embedding", (total - alone) / 1000, "ms", entries=entries, goal=0.5)
+
+
+def stores(folder: Path) -> None:
+    with SemanticCache.open(f"sqlite:///{folder / 'store.sqlite'}") as cache:
+        cache.store("warm", ANSWER)
+        texts = [f"How do I reset password number {i}?" for i in range(400)]
+        cache.engine.semantic.queue.embed_many(texts)
+        remembered = iter(texts)
+        emit("store", p50_us(lambda: cache.store(next(remembered), ANSWER), n=300, warm=50) / 1000, "ms", goal=1)
+
+
+def threads(folder: Path) -> None:
+    for kind, url in (("memory", "memory://"), ("sqlite", f"sqlite:///{folder / 'threads.sqlite'}")):
+        with SemanticCache.open(url, policy=EXACT) as cache:
+            ask = wrapped(cache)
+            ask(QUESTION)
+
+            def work(ask=ask):
+                for _ in range(4000):
+                    ask(QUESTION)
+
+            workers = [threading.Thread(target=work) for _ in range(8)]
+            started = time.perf_counter()
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+            rate = 8 * 4000 / (time.perf_counter() - started)
+            emit(f"exact_hits_per_second.8_threads.{kind}", rate, "1/s", goal=10_000)
+
+
+def overhead(folder: Path, entries: int) -> None:
+    """Bytes on disk per entry beside the response, and bytes in memory per vector of the default index."""
+    path = folder / "overhead.sqlite"
+    rng = np.random.default_rng(0)
+
+    def embed(texts):
+        vectors = rng.standard_normal((len(texts), DIM)).astype(np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    with SemanticCache.open(f"sqlite:///{path}", embedder=CallableEmbedder(embed, fingerprint="stub")) as cache:
+        for i in range(entries):
+            cache.store(f"How do I reset the password of my account number {i}?", ANSWER, Usage(20, 200))
+    size = path.stat().st_size / entries - len(ANSWER)
+    emit("overhead_per_entry.sqlite", size, "B", entries=entries, goal=1024)
+
+
+def index_bytes(vectors: int) -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((vectors // 50, DIM)).astype(np.float32)
+    gc.collect()
+    index = create("ladder", DIM)
+    for start in range(0, vectors, 5000):
+        batch = centres[rng.integers(0, len(centres), 5000)] + 0.3 * rng.standard_normal((5000, DIM)).astype(np.float32)
+        batch /= np.linalg.norm(batch, axis=1, keepdims=True)
+        index.add(np.arange(start, start + 5000), batch.astype(np.float32), np.zeros(5000, np.int64))
+    index.close()
+    emit("bytes_per_vector.ladder", index.stats().bytes / vectors, "B", vectors=vectors, goal=400)
+
+
+def start_up() -> None:
+    """Medians of fresh processes, interpreter start included."""
+    for name, command, goal in (
+        ("python", ["-c", "pass"], None),
+        ("import_semcache", ["-c", "import semcache"], 150),
+        ("import_semantic_cache", ["-c", "from semcache import SemanticCache"], None),
+        ("help", ["-m", "semcache.cli", "--help"], 400),
+    ):
+        times = []
+        for _ in range(15):
+            started = time.perf_counter()
+            subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
+            times.append(time.perf_counter() - started)
+        emit(f"start_up.{name}", median(times) * 1000, "ms", goal=goal)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--entries", type=int, default=10_000)
+    parser.add_argument("--vectors", type=int, default=100_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        start_up()
+        exact_hits(folder)
+        threads(folder)
+        stores(folder)
+        semantic_hits(options.entries)
+        overhead(folder, options.entries)
+        index_bytes(options.vectors)
+
+
+if __name__ == "__main__":
+    main()
