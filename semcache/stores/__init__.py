@@ -49,7 +49,8 @@ def open_store(url: str | None = None) -> Store:
     Raises:
         ConfigurationError: No such scheme, or what the store itself refuses.
     """
-    parts = urlsplit("sqlite://" if url is None else url)
+    url = "sqlite://" if url is None else url
+    parts = urlsplit(url)
     if parts.scheme == "memory" and not parts.netloc and not parts.path:
         from semcache.stores.memory import MemoryStore
 
@@ -61,10 +62,10 @@ def open_store(url: str | None = None) -> Store:
     if parts.scheme in ("redis", "rediss", "unix"):
         from semcache.stores.redis import RedisStore
 
-        options = parse_qsl(parts.query)
-        prefix = dict(options).get("prefix", "semcache")
-        rest = urlencode([(name, value) for name, value in options if name != "prefix"])
-        return RedisStore(parts._replace(query=rest).geturl(), prefix=prefix)
+        where, _, query = url.partition("?")
+        options = dict(parse_qsl(query, keep_blank_values=True))
+        prefix = options.pop("prefix", "semcache")
+        return RedisStore(f"{where}?{urlencode(options)}", prefix=prefix)
     # Without what follows the scheme: there may be a password in it.
     raise ConfigurationError(f"not a store: {parts.scheme}://…; known forms are {_FORMS}")
 

@@ -27,10 +27,13 @@ class Selector(NamedTuple):
     def check(self) -> None:
         """
         Raises:
-            ConfigurationError: Nothing is set.
+            ConfigurationError: Nothing is set, or an id is not of 63 bits.
         """
         if self == Selector():
             raise ConfigurationError("nothing is selected; to delete all entries set everything=True")
+        for id in (*(self.ids or ()), self.scope_id or 0):
+            if not 0 <= id < 2**63:
+                raise ConfigurationError(f"{id} is no id: ids are from 0 to {2**63 - 1}")
 
     def matches(self, id: int, *, scope_id: int, namespace: str, tenant: str | None, tags: Sequence[str]) -> bool:
         """Whether an entry with these properties is selected."""

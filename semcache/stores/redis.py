@@ -388,7 +388,7 @@ def _read_card(data: bytes) -> _Card:
 
 def _connect(url: str, budget_s: float) -> redis.Redis:
     try:
-        return redis.Redis.from_url(
+        client = redis.Redis.from_url(
             url,
             socket_timeout=budget_s,
             socket_connect_timeout=budget_s,
@@ -398,8 +398,11 @@ def _connect(url: str, budget_s: float) -> redis.Redis:
             # A burst of threads is no trouble of the server's, which a full pool would look like.
             max_connections=1000,
         )
-    except (ValueError, redis.RedisError) as error:
+        # Takes the options, and connects only on use.
+        client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
+    except (ValueError, TypeError, redis.RedisError) as error:
         raise ConfigurationError(f"not a Redis URL: {error}") from error
+    return client
 
 
 def _location(client: str | Client) -> str:

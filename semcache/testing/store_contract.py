@@ -235,11 +235,14 @@ class StoreContract:
         assert left_after(Selector(namespace="n1", everything=True)) == [False, False, True]
         assert left_after(Selector(everything=True)) == [False, False, False]
 
-    def test_a_selector_with_nothing_set_is_refused(self, store: Store) -> None:
+    @pytest.mark.parametrize(
+        "selector", [Selector(), Selector(ids=(1, 2**63)), Selector(scope_id=-1)], ids=["empty", "id", "scope"]
+    )
+    def test_a_selector_that_makes_no_sense_is_refused(self, store: Store, selector: Selector) -> None:
         entry = make_entry()
         store.put(entry)
         with pytest.raises(ConfigurationError):
-            store.delete(Selector())
+            store.delete(selector)
         assert store.get(entry.key) is not None
 
     def test_many_entries_are_deleted_at_once(self, store: Store) -> None:

@@ -1,0 +1,102 @@
+"""Entries as bytes: nothing is lost, and nothing but an entry is ever read."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semcache.errors import EntryDamaged, StoreError
+from semcache.stores.entry_codec import decode, encode
+from semcache.testing.store_contract import make_entry
+from semcache.types import Entry, Key, Usage
+
+ids = st.integers(0, 2**63 - 1)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+seconds = st.floats(0, 1e10)
+entries = st.builds(
+    Entry,
+    key=st.builds(Key, ids, ids, st.binary(max_size=40), st.integers(0, 40)),
+    text=st.none() | texts,
+    response=st.binary(max_size=60),
+    api=texts,
+    namespace=texts,
+    tenant=st.none() | texts,
+    model=st.none() | texts,
+    created_at=seconds,
+    expires_at=st.none() | seconds,
+    latency_s=seconds,
+    usage=st.none() | st.builds(Usage, *[st.integers(0, 10**9)] * 5),
+    tags=st.lists(texts, max_size=3).map(tuple),
+    vector=st.none() | st.integers(1, 20).flatmap(lambda d: st.binary(min_size=2 * d, max_size=2 * d)),
+    fingerprint=st.none() | texts,
+)
+
+
+@given(entries)
+def test_an_entry_survives_the_round_trip(entry: Entry) -> None:
+    assert decode(encode(entry)) == entry
+
+
+@settings(max_examples=50)
+@given(entries, st.data())
+def test_a_truncated_entry_is_damaged(entry: Entry, data: st.DataObject) -> None:
+    whole = encode(entry)
+    with pytest.raises(EntryDamaged):
+        decode(whole[: data.draw(st.integers(0, len(whole) - 1))])
+    with pytest.raises(EntryDamaged):
+        decode(whole + data.draw(st.binary(min_size=1, max_size=8)))
+
+
+def test_any_flipped_bit_is_damage() -> None:
+    whole = encode(make_entry(tags=("a",), ttl=60))
+    for at in range(len(whole)):
+        for bit in range(8):
+            spoilt = bytearray(whole)
+            spoilt[at] ^= 1 << bit
+            with pytest.raises(EntryDamaged):
+                decode(bytes(spoilt))
+
+
+@given(st.binary(max_size=200))
+def test_other_bytes_are_damage(data: bytes) -> None:
+    with pytest.raises(EntryDamaged):
+        decode(data)
+
+
+def test_another_version_is_named() -> None:
+    whole = bytearray(encode(make_entry()))
+    whole[3] = 9
+    with pytest.raises(EntryDamaged, match="version 9"):
+        decode(bytes(whole))
+
+
+def test_what_has_no_json_form_is_a_store_error() -> None:
+    with pytest.raises(StoreError):
+        encode(make_entry(tags=("lone surrogate \ud800",)))
+
+
+def test_an_entry_takes_less_than_a_kilobyte_beside_response_and_canonical_form() -> None:
+    entry = make_entry(vector=bytes(2 * 384), fingerprint="f" * 64, ttl=math.pi)
+    assert len(encode(entry)) - len(entry.response) - len(entry.key.canonical) < 1000
+
+
+def test_an_exact_hit_needs_no_numpy(tmp_path: Path) -> None:
+    script = """
+import sys
+from semcache.stores import MemoryStore, SqliteStore
+from semcache.types import Entry, Key
+entry = Entry(Key(1, 2, b"k", 1), "text", b"{}", "function", "default", None, None, 0.0, vector=bytes(8))
+for store in (MemoryStore(), SqliteStore(sys.argv[1])):
+    store.put(entry)
+    assert store.get(entry.key) == entry
+assert "numpy" not in sys.modules
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", script, tmp_path / "store.db"], check=True, env=environment)
