@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 it did not work (a store that does not answer, a check tha
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import Any, Final
 
@@ -24,6 +25,9 @@ COMMANDS: Final = {
     "replay": "Replay a query log through the cache: hit rate, wrong hits, savings.",
 }
 """Each command with its short help; the module of that name in this package holds the function of that name."""
+
+
+_QUIET: Final = logging.NullHandler()
 
 
 class Failed(click.ClickException):
@@ -67,3 +71,5 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="semcache")
 def main() -> None:
     """A semantic cache for LLM calls that would rather miss than be wrong."""
+    # A command says itself what matters to its user; without a handler, logging would print the rest on stderr.
+    logging.getLogger("semcache").addHandler(_QUIET)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from semcache.stores.base import Store
+    from semcache.types import Event
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,7 +53,7 @@ def must_exist(url: str) -> None:
     parts = urlsplit(url)
     path = unquote(parts.path)
     if parts.scheme == "sqlite" and path.strip("/") and not os.path.exists(path):
-        raise ConfigurationError(f"{url}: there is no file {path}; a cache makes it when it is first used")
+        raise ConfigurationError(f"{url}: there is no such file; a cache makes it when it is first used")
 
 
 @contextmanager
@@ -74,6 +75,11 @@ def opened(url: str) -> Iterator[Store]:
         store.close()
 
 
+def warn(event: Event) -> None:
+    """Say on stderr what went wrong in a part of the cache."""
+    click.echo(f"Warning: {event.kind}: {safe(event.message)}", err=True)
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console that takes no markup from what it prints, since that comes from callers of the cache."""
     from rich.console import Console
@@ -91,6 +97,11 @@ def safe(text: str | None) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
 
 
+def counted(entries: int) -> str:
+    """``1 entry``, ``2 entries``."""
+    return f"{entries:,} {'entry' if entries == 1 else 'entries'}"
+
+
 def print_json(value: Any) -> None:
     """Print one JSON object."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
@@ -99,6 +110,9 @@ def print_json(value: Any) -> None:
 def number(value: str) -> int:
     """An id, decimal or ``0x`` hexadecimal, as the commands print it."""
     try:
-        return int(value, 0)
+        found = int(value, 0)
     except ValueError:
-        raise click.BadParameter(f"{value!r} is not an id; give it as explain prints it, like 0x1f3a") from None
+        found = -1
+    if found < 0:
+        raise click.BadParameter(f"{value!r} is not an id; give it as explain prints it, like 0x1f3a")
+    return found

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from semcache.cli._common import console, json_option, must_exist, print_json, safe, store_option
+from semcache.cli._common import console, counted, json_option, must_exist, print_json, safe, store_option, warn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +21,7 @@ class ScopeSeen(NamedTuple):
     scope_id: int
     entries: int
     fields: dict[str, Any]
+    model: str | None
     explanation: Explanation
 
     @property
@@ -37,7 +38,7 @@ class ScopeSeen(NamedTuple):
             "namespace": self.fields["namespace"],
             "tenant": self.fields["tenant"],
             "api": self.fields["api"],
-            "model": self.fields["request"].get("model"),
+            "model": self.model,
             "status": explanation.status,
             "reason": explanation.reason,
             "exact": explanation.exact,
@@ -73,6 +74,7 @@ def explain(text: str, store_url: str, policy: str | None, scopes: int, as_json:
     must_exist(store_url)
     with SemanticCache(store=store_url, policy=policy) as cache:
         cache.engine.store.ping()
+        cache.on_event(warn)
         size = cache.engine.store.stats()
         seen = _ask(cache, text, scopes)
     seen.sort(key=lambda scope: scope.rank, reverse=True)
@@ -103,10 +105,9 @@ def _ask(cache: SemanticCache, text: str, limit: int) -> list[ScopeSeen]:
             if entry is None or not entry.key.scope.startswith(FORMAT):
                 continue
             fields = orjson.loads(entry.key.scope.removeprefix(FORMAT))
-            model = fields["request"].get("model")
-            request = Request(fields["api"], fields["request"], text, model=model)
+            request = Request(fields["api"], fields["request"], text, model=entry.model)
             with cache.options(namespace=fields["namespace"], tenant=fields["tenant"]):
-                seen.append(ScopeSeen(scope_id, entries, fields, cache.explain(request)))
+                seen.append(ScopeSeen(scope_id, entries, fields, entry.model, cache.explain(request)))
     return seen
 
 
@@ -115,7 +116,7 @@ def _show(out: Console, scope: ScopeSeen) -> None:
 
     explanation, facts = scope.explanation, scope.to_dict()
     named = [safe(facts[name]) for name in ("api", "model", "namespace", "tenant") if facts[name]]
-    out.print(f"\nScope {scope.scope_id:#x}: {', '.join(named)}; {scope.entries:,} entries", style="bold")
+    out.print(f"\nScope {scope.scope_id:#x}: {', '.join(named)}; {counted(scope.entries)}", style="bold")
     tier = "the same question is stored" if explanation.exact else "by meaning"
     verdict = (
         f"Hit, {tier}" if explanation.status == "hit" else f"{explanation.status.capitalize()}: {explanation.reason}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from semcache.cli._common import json_option, number, opened, print_json, store_option
+from semcache.cli._common import counted, json_option, number, opened, print_json, store_option
 
 
 @click.command()
@@ -48,9 +48,9 @@ def invalidate(
             selector = Selector(everything=True)
             size = store.stats()
             if not yes:
-                click.confirm(f"Delete all {size.entries:,} entries of {size.location}?", abort=True, err=True)
+                click.confirm(f"Delete all {counted(size.entries)} of {size.location}?", abort=True, err=True)
         deleted = store.delete(selector)
     if as_json:
         print_json({"deleted": deleted})
     else:
-        click.echo(f"{deleted:,} {'entry' if deleted == 1 else 'entries'} deleted")
+        click.echo(f"{counted(deleted)} deleted")

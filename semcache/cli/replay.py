@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from semcache.cli._common import console, json_option, print_json
+from semcache.cli._common import console, json_option, print_json, warn
 
 if TYPE_CHECKING:
     from semcache.cache import SemanticCache
@@ -72,6 +72,7 @@ def _cache(url: str | None, policy: str | None) -> Iterator[SemanticCache]:
     store = MemoryStore(max_entries=None, max_bytes=None) if url is None else open_store(url)
     # A ledger with a store of its own, so that a replay is never in the books of real traffic.
     with SemanticCache(store=store, policy=policy, ledger=Ledger(MemoryStore()), tenant=TENANT) as cache:
+        cache.on_event(warn)
         yield cache
 
 
@@ -80,12 +81,12 @@ def _progress(total: int) -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     if not sys.stderr.isatty():
-        yield lambda done: None
+        yield lambda phase, done: None
         return
-    columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda done: bar.advance(task, done)
+        tasks = {phase: bar.add_task(phase, total=total) for phase in ("embedding", "replaying")}
+        yield lambda phase, done: bar.advance(tasks[phase], done)
 
 
 def _show(played: Replay) -> None:

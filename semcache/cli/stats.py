@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from semcache.cli._common import console, json_option, opened, print_json, safe, store_option
+from semcache.cli._common import console, counted, json_option, opened, print_json, safe, store_option
 
 if TYPE_CHECKING:
     from datetime import date
@@ -38,18 +38,15 @@ def stats(store_url: str, namespace: str | None, days: int, as_json: bool) -> No
         print_json({"since": since.isoformat(), "store": size._asdict(), **books.to_dict()})
         return
     out = console()
-    held = "" if size.bytes is None else f", {size.bytes / 2**20:.1f} MiB"
-    out.print(f"{size.kind} store {size.location}: {size.entries:,} entries{held}")
+    held = "" if size.bytes is None else f", {size.bytes / 1024:,.0f} KiB"
+    out.print(f"{size.kind} store {size.location}: {counted(size.entries)}{held}")
     if not books.rows:
         out.print(f"No calls are booked since {since}.")
         return
     out.print(_table(books))
-    collapsed = books.totals.collapsed
-    if collapsed.calls:
-        out.print(f"\nCollapsed calls spared {collapsed.tokens:,} more tokens, {_usd(collapsed.usd)}.")
-    if unpriced := books.totals.to_dict()["unpriced"]:
-        out.print(f"\n{unpriced:,} calls are not in the money: their tokens or the price of their model is unknown.")
-    out.print("\nRequests by day: exact hits █, semantic hits ▓, the rest ░")
+    out.print()
+    for line in (*_summary(books.totals), "", "By day: exact hits █, semantic hits ▓, the rest ░"):
+        out.print(line)
     for line in bars(books.group("day")):
         out.print(line)
 
@@ -58,19 +55,27 @@ def _table(books: Stats) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, show_footer=True)
-    table.add_column("day", "total")
+    table.add_column("day", "total", no_wrap=True)
     table.add_column("namespace", overflow="fold")
     table.add_column("model", overflow="fold")
-    totals = _cells(books.totals)
-    for (title, _), total in zip(_COLUMNS, totals, strict=True):
-        table.add_column(title, total, justify="right")
+    columns = [(title, cell) for title, cell in _COLUMNS if title not in _RARE or cell(books.totals) != "0"]
+    for title, cell in columns:
+        table.add_column(title, cell(books.totals), justify="right", no_wrap=True)
     for row in books.rows:
-        table.add_row(str(row.day), safe(row.namespace), safe(row.model), *_cells(row.books))
+        cells = (cell(row.books) for _, cell in columns)
+        table.add_row(str(row.day), safe(row.namespace), safe(row.model), *cells)
     return table
 
 
-def _cells(books: Books) -> list[str]:
-    return [cell(books) for _, cell in _COLUMNS]
+def _summary(totals: Books) -> list[str]:
+    saved, collapsed = totals.saved, totals.collapsed
+    sooner = round(totals.latency_saved_ms / 1000, 1) + 0.0  # not "-0.0"
+    lines = [f"Hits saved {_count(saved.known_tokens)} tokens, {_usd(saved.usd)}, and came {sooner:,} s sooner."]
+    if collapsed.calls:
+        lines.append(f"Collapsed calls spared {_count(collapsed.known_tokens)} tokens, {_usd(collapsed.usd)} more.")
+    if unpriced := saved.unpriced + collapsed.unpriced + totals.spent.unpriced:
+        lines.append(f"Not in the money: {unpriced:,} calls whose tokens, or the price of whose model, are unknown.")
+    return lines
 
 
 def _count(value: int | None) -> str:
@@ -78,22 +83,23 @@ def _count(value: int | None) -> str:
 
 
 def _usd(value: Decimal | None) -> str:
-    return "–" if value is None else f"${value:,.4f}" if value < 1 else f"${value:,.2f}"
+    return "$ –" if value is None else f"${value:,.4f}" if value < 1 else f"${value:,.2f}"
 
 
 _COLUMNS: Final[tuple[tuple[str, Callable[[Books], str]], ...]] = (
-    ("requests", lambda b: f"{b.requests:,}"),
+    ("calls", lambda b: f"{b.requests:,}"),
     ("exact", lambda b: f"{b.exact_hits:,}"),
     ("semantic", lambda b: f"{b.semantic_hits:,}"),
+    ("stale", lambda b: f"{b.stale:,}"),
     ("collapsed", lambda b: f"{b.collapsed.calls:,}"),
     ("miss", lambda b: f"{b.misses:,}"),
     ("bypass", lambda b: f"{b.bypasses:,}"),
-    ("hit rate", lambda b: "–" if b.hit_rate is None else f"{b.hit_rate:.1%}"),
-    ("tokens saved", lambda b: _count(b.saved.known_tokens)),
+    ("hits", lambda b: "–" if b.hit_rate is None else f"{b.hit_rate:.1%}"),
     ("saved", lambda b: _usd(b.saved.usd)),
     ("spent", lambda b: _usd(b.spent.usd)),
-    ("time saved", lambda b: f"{b.latency_saved_ms / 1000:,.0f} s"),
 )
+_RARE: Final = {"stale", "collapsed", "bypass"}
+"""Columns that are left out while they hold nothing."""
 
 
 def bars(days: dict[date, Books]) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import orjson
 
@@ -29,8 +29,8 @@ TENANT: Final = "replay"
 STRETCH: Final = 1024
 """Records whose texts are embedded together; fewer than the embedding queue remembers."""
 
-Progress = Callable[[int], None]
-"""Told how many more records are done."""
+Progress = Callable[[Literal["embedding", "replaying"], int], None]
+"""Told how many more records have been embedded, or replayed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Replay:
         }
 
 
-def replay(cache: SemanticCache, records: Sequence[LogRecord], progress: Progress = lambda done: None) -> Replay:
+def replay(cache: SemanticCache, records: Sequence[LogRecord], progress: Progress = lambda phase, done: None) -> Replay:
     """Send the records through a cache, in order.
 
     Args:
@@ -75,11 +75,11 @@ def replay(cache: SemanticCache, records: Sequence[LogRecord], progress: Progres
     for stretch in _stretches(records):
         requests = [_request(record) for record in stretch]
         started = time.perf_counter()
-        _embed(engine, requests, texts)
+        _embed(engine, requests, texts, progress)
         embedded = time.perf_counter()
         for record, request in zip(stretch, requests, strict=True):
             _play(engine, record, request, report)
-            progress(1)
+            progress("replaying", 1)
         embedding_s += embedded - started
         lookup_s += time.perf_counter() - embedded
     times = [record.ts for record in records if record.ts is not None]
@@ -101,14 +101,15 @@ def _request(record: LogRecord) -> Request:
     return OpenAIChat().parse(body, upstream="replay", headers={})
 
 
-def _embed(engine: Engine, requests: Sequence[Request], seen: set[str]) -> None:
+def _embed(engine: Engine, requests: Sequence[Request], seen: set[str], progress: Progress) -> None:
     """Let the queue remember the vectors of a stretch, so that its calls find them there."""
     if engine.semantic is None:
         return
     queue = engine.semantic.queue
     asked = dict.fromkeys(r.text for r in requests if r.text is not None and not r.bypass and not r.exact_only)
     new = [text for text in asked if text not in seen and queue.fits(text)]
-    queue.embed_many(new)
+    progress("embedding", len(requests) - len(new))
+    queue.embed_many(new, lambda done: progress("embedding", done))
     seen.update(new)
 
 

@@ -1,0 +1,3 @@
+from semcache.cli import main
+
+main(prog_name="semcache")
