@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import threading
 import time
+import traceback
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -511,6 +513,11 @@ class SharedStoreContract(StoreContract):
 
 def run_in_child(work: Callable[[], object]) -> int:
     """Run ``work`` in a fork of this process and return its exit code: 0 if it did not raise."""
+    return exit_code(start_child(work))
+
+
+def start_child(work: Callable[[], object]) -> int:
+    """Begin ``work`` in a fork of this process and return its process id."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on forks beside threads: the very point
         pid = os.fork()
@@ -520,17 +527,20 @@ def run_in_child(work: Callable[[], object]) -> int:
             work()
             code = 0
         except BaseException:
-            import traceback
-
             traceback.print_exc()
         finally:
             os._exit(code)
-    give_up_at = time.monotonic() + 20
+    return pid
+
+
+def exit_code(pid: int, *, within_s: float = 20) -> int:
+    """Wait for a child to end; negative for the signal that ended it."""
+    give_up_at = time.monotonic() + within_s
     while time.monotonic() < give_up_at:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.002)
-    os.kill(pid, 9)
+    os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     raise AssertionError("the child hangs")
