@@ -127,12 +127,12 @@ class StreamRecorder:
     """A :class:`~semcache.wire.base.Recorder` around two functions of a wire format.
 
     Args:
-        take: Sees each event in order; returns whether the caller gets it. Raises NotRecordable (or trips over an
+        take: Sees each event in order; returns its bytes for the caller. Raises NotRecordable (or trips over an
             unexpected shape) to give the record up.
         build: The non-stream body from all events, or ``None`` if the last one has not come.
     """
 
-    def __init__(self, take: Callable[[Event], bool], build: Callable[[], dict[str, Any] | None]) -> None:
+    def __init__(self, take: Callable[[Event], bytes], build: Callable[[], dict[str, Any] | None]) -> None:
         self._take = take
         self._build = build
         self._splitter = Splitter()
@@ -140,8 +140,8 @@ class StreamRecorder:
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         for event in self._splitter.feed(chunk):
-            if self._see(event):
-                yield event.raw
+            if passed := self._see(event):
+                yield passed
 
     def flush(self) -> bytes:
         return self._splitter.rest()
@@ -154,14 +154,14 @@ class StreamRecorder:
         except _SURPRISES:
             return None
 
-    def _see(self, event: Event) -> bool:
+    def _see(self, event: Event) -> bytes:
         if self._broken or not event.data:
-            return True
+            return event.raw
         try:
             return self._take(event)
         except _SURPRISES:
             self._broken = True
-            return True
+            return event.raw
 
 
 _SURPRISES = (NotRecordable, AttributeError, IndexError, KeyError, TypeError, ValueError)

@@ -179,7 +179,7 @@ class _Record:
         self._blocks: list[_OpenBlock] = []
         self._done = False
 
-    def take(self, event: Event) -> bool:
+    def take(self, event: Event) -> bytes:
         data = loads_object(event.data)
         if data is None:
             raise NotRecordable
@@ -200,7 +200,7 @@ class _Record:
             self._done = True
         elif kind != "ping":
             raise NotRecordable
-        return True
+        return event.raw
 
     def _close(self, data: Block) -> None:
         delta = without(data["delta"], frozenset(_FINAL_DELTA[3:]))

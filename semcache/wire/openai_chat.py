@@ -228,10 +228,10 @@ class _Record:
         self._choices: dict[int, _Choice] = {}
         self._done = False
 
-    def take(self, event: Event) -> bool:
+    def take(self, event: Event) -> bytes:
         if event.data.startswith(b"[DONE]"):
             self._done = True
-            return True
+            return event.raw
         chunk = loads_object(event.data)
         if chunk is None or chunk.get("error"):
             raise NotRecordable
@@ -244,7 +244,11 @@ class _Record:
         usage = chunk.get("usage")
         if usage is not None:
             self._usage = usage
-        return not (self._hide_usage and usage is not None and not chunk.get("choices"))
+        if not self._hide_usage or "usage" not in chunk:
+            return event.raw
+        # Whoever did not ask for usage gets neither its chunk nor the nulls that announce it.
+        is_usage_chunk = usage is not None and not chunk.get("choices")
+        return b"" if is_usage_chunk else _sse.write(without(chunk, frozenset({"usage"})))
 
     def build(self) -> Block | None:
         if not self._done or not self._choices:

@@ -1,0 +1,291 @@
+"""The cache as an HTTP transport, for clients built on ``httpx2`` or ``httpx``: the OpenAI and Anthropic SDKs.
+
+A wrapped SDK client is a copy of the original with another HTTP client, whose transport asks the cache first and
+forwards through the *original* HTTP client. So proxies, TLS, limits, hooks, auth and cookies stay in force on
+everything that goes upstream, every way into the SDK passes through the cache (a transport sees them all), and the
+original is not changed. Requests of other endpoints pass through untouched.
+
+Closing a wrapped client leaves the original's connections open: they belong to the original.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from semcache.clients._exchange import Exchange, Recording, atee, library, library_name, tee
+from semcache.errors import ConfigurationError
+from semcache.flow import StreamReply
+from semcache.types import Reply
+from semcache.wire import Codec, find
+from semcache.wire._json import dumps, loads_object
+from semcache.wire.cache_status import HEADER, cache_status
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from semcache.engine import Engine, Served
+
+Client = TypeVar("Client")
+
+_USAGE_HOST: Final = "api.openai.com"
+# They describe the body as it was sent, and it has been decoded since.
+_BODY_HEADERS: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
+# Query parameters that are credentials, and no part of what is asked.
+_SECRET_PARAMETERS: Final = frozenset({"key", "api_key", "api-key", "access_token", "sig"})
+_DEFAULT_AUTH: Final = "semcache.default_auth"
+
+
+def wrap_client(
+    client: Client, engine: Engine, *, upstream: str | None = None, ask_usage: bool | None = None
+) -> Client:
+    """A copy of an OpenAI or Anthropic SDK client whose calls go through the cache; ``client`` is not changed.
+
+    Args:
+        upstream: A stable label for who answers, instead of the URL: clients with one label share answers.
+        ask_usage: Ask for the usage of OpenAI streams that the caller did not ask for (its chunk is taken out again).
+            Default: only of OpenAI itself and of servers on this machine, since others may refuse the option.
+
+    Raises:
+        ConfigurationError: ``client`` is not an SDK client on ``httpx2`` or ``httpx``.
+    """
+    http_client = getattr(client, "_client", None)  # neither SDK has a public name for it
+    if library_name(http_client) is None or not hasattr(client, "with_options"):
+        raise ConfigurationError(f"cannot wrap a {type(client).__qualname__}: not an SDK client on httpx2 or httpx")
+    kind = AsyncCacheTransport if hasattr(http_client, "aclose") else CacheTransport
+    transport = kind(http_client, engine, upstream=upstream, ask_usage=ask_usage)
+    wrapped: Client = client.with_options(http_client=transport.client())
+    return wrapped
+
+
+class CacheTransport:
+    """A transport that asks the cache first and forwards through ``http_client``.
+
+    Args:
+        http_client: A ``Client`` of ``httpx2`` or ``httpx``. It stays the caller's to close.
+        engine: What ``SemanticCache`` runs calls with.
+        upstream: See :func:`wrap_client`.
+        ask_usage: See :func:`wrap_client`.
+    """
+
+    def __init__(
+        self, http_client: Any, engine: Engine, *, upstream: str | None = None, ask_usage: bool | None = None
+    ) -> None:
+        self._edge = _Edge(http_client, upstream, ask_usage)
+        self._http = http_client
+        self._engine = engine
+
+    def client(self) -> Any:
+        """An HTTP client over this transport, with the settings of the one that it forwards through."""
+        return self._edge.client(self, "Client")
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        codec = find(request.method, request.url.path)
+        exchange = codec and self._edge.open(codec, request, request.read())
+        if not exchange:
+            return self._send(request)
+        served = self._engine.run(
+            exchange.request, functools.partial(self._call, exchange, request), refresh=exchange.refresh
+        )
+        if served.pending is None:
+            return self._edge.answer(exchange, served)
+        recording = Recording(exchange, served.pending)
+        body = self._edge.library.SyncBody(tee(served.value, recording), served.value, recording)
+        return self._edge.response(exchange, served, served.value, body)
+
+    def _call(self, exchange: Exchange, request: httpx2.Request) -> Reply | StreamReply:
+        response = self._send(self._edge.outgoing(exchange, request))
+        if exchange.is_streaming(response):
+            return StreamReply(response)
+        try:
+            response.read()
+        finally:
+            response.close()
+        return exchange.reply(response)
+
+    def _send(self, request: httpx2.Request) -> httpx2.Response:
+        response: httpx2.Response = self._http.send(request, **self._edge.send_options(request))
+        return response
+
+    def close(self) -> None:
+        """Does nothing: the connections are those of the HTTP client behind."""
+
+    def __enter__(self) -> CacheTransport:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncCacheTransport:
+    """As :class:`CacheTransport`, for an ``AsyncClient``."""
+
+    def __init__(
+        self, http_client: Any, engine: Engine, *, upstream: str | None = None, ask_usage: bool | None = None
+    ) -> None:
+        self._edge = _Edge(http_client, upstream, ask_usage)
+        self._http = http_client
+        self._engine = engine
+
+    def client(self) -> Any:
+        """An HTTP client over this transport, with the settings of the one that it forwards through."""
+        return self._edge.client(self, "AsyncClient")
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        codec = find(request.method, request.url.path)
+        exchange = codec and self._edge.open(codec, request, await request.aread())
+        if not exchange:
+            return await self._send(request)
+        served = await self._engine.arun(
+            exchange.request, functools.partial(self._call, exchange, request), refresh=exchange.refresh
+        )
+        if served.pending is None:
+            return self._edge.answer(exchange, served)
+        recording = Recording(exchange, served.pending)
+        body = self._edge.library.AsyncBody(atee(served.value, recording), served.value, recording)
+        return self._edge.response(exchange, served, served.value, body)
+
+    async def _call(self, exchange: Exchange, request: httpx2.Request) -> Reply | StreamReply:
+        response = await self._send(self._edge.outgoing(exchange, request))
+        if exchange.is_streaming(response):
+            return StreamReply(response)
+        try:
+            await response.aread()
+        finally:
+            await response.aclose()
+        return exchange.reply(response)
+
+    async def _send(self, request: httpx2.Request) -> httpx2.Response:
+        response: httpx2.Response = await self._http.send(request, **self._edge.send_options(request))
+        return response
+
+    async def aclose(self) -> None:
+        """Does nothing: the connections are those of the HTTP client behind."""
+
+    async def __aenter__(self) -> AsyncCacheTransport:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class _Edge:
+    """What the sync and the async transport share: everything but the waiting."""
+
+    def __init__(self, http_client: Any, upstream: str | None, ask_usage: bool | None) -> None:
+        name = library_name(http_client)
+        if name is None:
+            raise ConfigurationError(f"not an httpx2 or httpx client: {type(http_client).__qualname__}")
+        self.library = library(name)
+        self._http = http_client
+        self._upstream = upstream
+        self._ask_usage = ask_usage
+        self._marks_auth = False
+
+    def client(self, transport: object, kind: str) -> Any:
+        self._marks_auth = True
+        http = self._http
+        return getattr(self.library.module, kind)(
+            transport=transport,
+            auth=_mark_default_auth,
+            base_url=http.base_url,
+            cookies=http.cookies.jar,  # the jar itself, so that both see one set of cookies
+            follow_redirects=http.follow_redirects,
+            headers=http.headers,
+            max_redirects=http.max_redirects,
+            params=http.params,
+            timeout=http.timeout,
+            trust_env=False,  # the environment's proxies are the original's affair
+        )
+
+    def open(self, codec: Codec, request: httpx2.Request, content: bytes) -> Exchange | None:
+        """The exchange of a request that the cache can read."""
+        body = None if "content-encoding" in request.headers else loads_object(content)
+        if body is None:
+            return None
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        parsed = codec.parse(body, upstream=self._upstream_name(request.url), headers=headers)
+        directives = {token.strip().lower() for token in headers.get("cache-control", "").split(",")}
+        if "no-store" in directives:
+            parsed = replace(parsed, bypass="cache-control: no-store")
+        sent = None if parsed.bypass else codec.forward(body, ask_usage=self._asks_usage(request.url.host))
+        return Exchange(codec, body, parsed, sent, "no-cache" in directives)
+
+    def _upstream_name(self, url: httpx2.URL) -> str:
+        query = sorted(item for item in url.params.multi_items() if item[0].lower() not in _SECRET_PARAMETERS)
+        name = self._upstream or f"{url.scheme}://{url.netloc.decode()}{url.path}"
+        return name + "".join(f"&{key}={value}" for key, value in query)
+
+    def _asks_usage(self, host: str) -> bool:
+        if self._ask_usage is not None:
+            return self._ask_usage
+        return host == _USAGE_HOST or host.endswith("." + _USAGE_HOST) or _is_loopback(host)
+
+    def outgoing(self, exchange: Exchange, request: httpx2.Request) -> httpx2.Request:
+        """The request to send: the caller's own, byte for byte, unless the codec has another body for it."""
+        if exchange.sent is None:
+            return request
+        headers = [(name, value) for name, value in request.headers.raw if name.lower() not in _BODY_HEADERS]
+        changed: httpx2.Request = self.library.module.Request(
+            request.method, request.url, headers=headers, content=dumps(exchange.sent), extensions=request.extensions
+        )
+        return changed
+
+    def send_options(self, request: httpx2.Request) -> dict[str, Any]:
+        """How to forward: redirects are left to the client in front, where each hop asks the cache again."""
+        options: dict[str, Any] = {"stream": True, "follow_redirects": False}
+        # The client in front has applied an auth of the call's own; the default one is for the client behind.
+        if self._marks_auth and not request.extensions.pop(_DEFAULT_AUTH, False):
+            options["auth"] = self.library.module.Auth()
+        return options
+
+    def answer(self, exchange: Exchange, served: Served) -> httpx2.Response:
+        """The response of a call that is over: from the cache, another's flight, or a complete upstream response."""
+        module = self.library.module
+        if served.body is None:
+            return self.response(exchange, served, served.value, module.ByteStream(served.value.content))
+        status = cache_status(served.outcome, refresh=exchange.refresh)
+        if not exchange.request.stream:
+            kind, body = "application/json", module.ByteStream(served.body)
+        else:
+            stored = loads_object(served.body)
+            assert stored is not None, "stored answers are JSON objects"
+            kind = "text/event-stream; charset=utf-8"
+            body = self.library.Replay(exchange.codec.replay(stored, exchange.body))
+        response: httpx2.Response = module.Response(200, headers={"content-type": kind, HEADER: status}, stream=body)
+        return response
+
+    def response(self, exchange: Exchange, served: Served, upstream: httpx2.Response, body: Any) -> httpx2.Response:
+        """The upstream's response with a decoded body, and what the cache has to say of it."""
+        status = cache_status(served.outcome, refresh=exchange.refresh)
+        headers = [(name, value) for name, value in upstream.headers.raw if name.lower() not in _BODY_HEADERS]
+        extensions = {
+            name: upstream.extensions[name] for name in ("http_version", "reason_phrase") if name in upstream.extensions
+        }
+        response: httpx2.Response = self.library.module.Response(
+            upstream.status_code,
+            headers=[*headers, (HEADER.encode(), status.encode())],
+            stream=body,
+            extensions=extensions,
+        )
+        return response
+
+
+def _mark_default_auth(request: Any) -> Any:
+    """Runs as the front client's default auth, so its mark is missing where a call brought its own auth."""
+    request.extensions[_DEFAULT_AUTH] = True
+    return request
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
