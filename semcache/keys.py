@@ -107,9 +107,15 @@ def _is_normal(value: Any) -> bool:
     if kind is str:
         return value.isascii() or is_normalized("NFC", value)
     if kind is dict:
-        return all(type(k) is str and k.isascii() and _is_normal(v) for k, v in value.items())
+        for key, item in value.items():  # loops, since this runs on every call and all() costs as much again
+            if type(key) is not str or not key.isascii() or not _is_normal(item):
+                return False
+        return True
     if kind is list:
-        return all(map(_is_normal, value))
+        for item in value:  # noqa: SIM110
+            if not _is_normal(item):
+                return False
+        return True
     if kind is int:
         return True  # the encoder itself refuses what passes 64 bits
     if kind is float:
