@@ -1,58 +1,198 @@
-"""PROVISIONAL so that the engine runs while the real policy is being written: its owner replaces this file whole.
+"""What may be cached and what may be served: pure judgements over one frozen record.
 
-The engine relies on exactly these names: Policy(threshold, semantic, verifier, verify_from, verify_at_least, k,
-collapse_wait_s, embed_budget_s, max_temperature, ttl), Policy.load(path), .threshold_for(ns), .semantic_for(ns),
-.any_semantic; functions admit(policy, request), judge(policy, text, candidates, *, namespace, min_similarity,
-explain), ttl_for(policy, request, namespace). tests/flow/test_order.py drives them.
+A policy lives in code or in a TOML file::
+
+    threshold = 0.88
+    ttl = 86400.0
+
+    [namespaces.weather]
+    semantic = false
+
+    [evidence]
+    fingerprint = "all-MiniLM-L6-v2/onnx/8199be6f699a/mean/256"
+    data = ["support-log-2026-10.jsonl"]
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Final
 
+from semcache.errors import ConfigurationError
+from semcache.guards import GUARDS, covered, fold, verdicts
 from semcache.types import Candidate, Decision, Judged, Request
+
+_SAME_TEXT: Final = 1e-3
+"""How far below 1 the cosine of a text with itself may come out (reduced precision of stored vectors)."""
+
+Verifier = Callable[[str, str], float]
+"""``verifier(query, cached)`` is the probability in [0, 1] that the cached answer serves the query."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Where a threshold comes from.
+
+    Args:
+        fingerprint: The embedder that the data was embedded with; another one's cosines mean other things.
+        data: Names of the data sets.
+        date: ISO 8601 date of the measurement.
+        hits: Hits on the data that the threshold was tested on.
+        wrong_hits: How many of them were wrong.
+        max_false_hit_rate: The upper bound that was shown for wrong hits / hits.
+        confidence: The confidence of that bound.
+        note: Anything a reader should know.
+    """
+
+    fingerprint: str
+    data: tuple[str, ...] = ()
+    date: str = ""
+    hits: int = 0
+    wrong_hits: int = 0
+    max_false_hit_rate: float | None = None
+    confidence: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Override:
+    """What one namespace does differently; ``None`` means "as the policy says"."""
+
+    threshold: float | None = None
+    guards: tuple[str, ...] | None = None
+    ttl: float | None = None
+    semantic: bool | None = None
 
 
 @dataclass(frozen=True)
 class Policy:
-    threshold: float = 0.95
+    """The rules of one cache.
+
+    Args:
+        threshold: Least cosine of a semantic hit. How the default was chosen: ``docs/answer-safety.md``.
+        uncovered_threshold: Least cosine where a guard does not know the language of the text.
+        guards: Names of the guards that may veto (``semcache.guards.GUARDS``); all by default.
+        semantic: Whether texts are matched by meaning at all.
+        verifier: A second opinion on candidates from ``verify_from`` up to the threshold. Guards come first.
+        verify_from: Least cosine worth a second opinion; needed with a verifier.
+        verify_at_least: Least probability from the verifier that serves.
+        ttl: Seconds for which an answer may be served; ``None`` means for ever.
+        max_temperature: Requests above it are not cached: who asks for variety must not get a constant.
+        k: How many candidates are looked at.
+        collapse_wait_s: Seconds that a caller waits for an equal call in flight.
+        embed_budget_s: Seconds that an embedding may take before the call goes on without.
+        namespaces: Overrides by namespace.
+        evidence: Where the threshold comes from.
+
+    Raises:
+        ConfigurationError: A value out of its range, or a guard of an unknown name.
+    """
+
+    threshold: float = 0.86
+    uncovered_threshold: float = 0.97
+    guards: tuple[str, ...] = tuple(GUARDS)
     semantic: bool = True
-    verifier: Callable[[str, str], float] | None = None
+    verifier: Verifier | None = None
     verify_from: float | None = None
     verify_at_least: float = 0.9
+    ttl: float | None = None
+    max_temperature: float = 1.0
     k: int = 5
     collapse_wait_s: float = 30.0
     embed_budget_s: float = 1.0
-    max_temperature: float = 1.0
-    ttl: float | None = None
+    namespaces: Mapping[str, Override] = field(default_factory=dict)
+    evidence: Evidence | None = None
+
+    def __post_init__(self) -> None:
+        _check_rules("policy", self.threshold, self.guards, self.ttl)
+        for name, override in self.namespaces.items():
+            _check_rules(f"namespace {name!r}", override.threshold, override.guards, override.ttl)
+        _check_range("uncovered_threshold", self.uncovered_threshold, -1.0, 1.0)
+        _check_range("verify_from", self.verify_from, -1.0, 1.0)
+        _check_range("verify_at_least", self.verify_at_least, 0.0, 1.0)
+        _check_range("max_temperature", self.max_temperature, 0.0, math.inf)
+        _check_range("collapse_wait_s", self.collapse_wait_s, 0.0, math.inf)
+        _check_range("embed_budget_s", self.embed_budget_s, 0.0, math.inf)
+        if self.k < 1:
+            raise ConfigurationError(f"k must be at least 1, not {self.k}")
+        if self.verifier is not None and self.verify_from is None:
+            raise ConfigurationError("a verifier needs verify_from: the least cosine worth a second opinion")
 
     @classmethod
-    def load(cls, path: Any) -> Policy:
-        raise NotImplementedError
+    def load(cls, path: str | PathLike[str]) -> Policy:
+        """Read a policy file.
+
+        Raises:
+            ConfigurationError: No such file, no TOML, an unknown key, or a value of the wrong type or range. The
+                message names the file and the key, and the known key that is nearest to an unknown one.
+        """
+        from semcache.policy_file import load
+
+        return load(path)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a policy file that :meth:`load` reads back as an equal policy.
+
+        Raises:
+            ConfigurationError: The policy has a verifier, which no file can hold.
+        """
+        from semcache.policy_file import save
+
+        save(self, path)
 
     def threshold_for(self, namespace: str) -> float:
-        return self.threshold
+        override = self.namespaces.get(namespace)
+        return self.threshold if override is None or override.threshold is None else override.threshold
+
+    def guards_for(self, namespace: str) -> tuple[str, ...]:
+        override = self.namespaces.get(namespace)
+        return self.guards if override is None or override.guards is None else override.guards
 
     def semantic_for(self, namespace: str) -> bool:
-        return self.semantic
+        override = self.namespaces.get(namespace)
+        return self.semantic if override is None or override.semantic is None else override.semantic
+
+    def search_from(self, namespace: str) -> float:
+        """Least cosine that can lead to a hit: what a search has to find."""
+        threshold = self.threshold_for(namespace)
+        if self.verifier is None or self.verify_from is None:
+            return threshold
+        return min(threshold, self.verify_from)
 
     @property
     def any_semantic(self) -> bool:
-        return self.semantic
+        """Whether any namespace matches by meaning: if none does, no embedder is needed."""
+        return self.semantic or any(override.semantic for override in self.namespaces.values())
+
+    def check_embedder(self, fingerprint: str) -> None:
+        """Refuse an embedder other than the one that the evidence was measured with.
+
+        Raises:
+            ConfigurationError: The fingerprints differ.
+        """
+        if self.evidence is not None and self.evidence.fingerprint != fingerprint:
+            raise ConfigurationError(
+                f"this policy was made for the embedder {self.evidence.fingerprint!r}, not {fingerprint!r}: "
+                "its threshold means something else here; tune again"
+            )
 
 
 def admit(policy: Policy, request: Request) -> str:
+    """Why a request must not be cached at all; empty if it may be."""
     if request.bypass:
         return request.bypass
     if request.temperature is not None and request.temperature > policy.max_temperature:
-        return f"temperature {request.temperature} above {policy.max_temperature}"
+        return f"temperature {request.temperature:g} above {policy.max_temperature:g}"
     return ""
 
 
 def ttl_for(policy: Policy, request: Request, namespace: str) -> float | None:
-    return policy.ttl
+    """Seconds for which the answer to a request may be served; ``None`` means for ever."""
+    override = policy.namespaces.get(namespace)
+    return policy.ttl if override is None or override.ttl is None else override.ttl
 
 
 def judge(
@@ -64,20 +204,80 @@ def judge(
     min_similarity: float | None = None,
     explain: bool = False,
 ) -> Decision:
-    bar = max(policy.threshold, min_similarity if min_similarity is not None else -1.0)
-    judged = []
-    for c in candidates:
-        reasons = []
-        if c.similarity < bar:
-            reasons.append(f"similarity {c.similarity:.3f} below {bar}")
-        if c.wrong_before:
-            reasons.append("reported wrong before")
-        judged.append(Judged(c, tuple(reasons)))
-    chosen = next((j.candidate for j in judged if j.ok), None)
+    """Choose the stored question whose answer may be served, if there is one.
+
+    Args:
+        text: The question asked.
+        candidates: Stored questions, most similar first.
+        min_similarity: A caller's own bar. It raises the policy's, and never lowers it.
+        explain: Judge every candidate by every rule, instead of stopping where the outcome is clear.
+    """
+    guards = policy.guards_for(namespace)
+    floor = -1.0 if min_similarity is None else min_similarity
+    bar = max(policy.threshold_for(namespace), floor)
+    # Nothing is read of the text while no candidate is near enough for it to matter.
+    if candidates and (explain or candidates[0].similarity >= bar) and not covered(guards, text):
+        bar = max(bar, policy.uncovered_threshold)
+    judged: list[Judged] = []
+    for candidate in candidates:
+        judged.append(_judge_one(candidate, text, bar, guards, explain))
+        if judged[-1].ok and not explain:
+            break
+    chosen = next((one.candidate for one in judged if one.ok), None)
     if chosen is not None:
         return Decision("serve", bar, tuple(judged), chosen)
-    if policy.verifier is not None and policy.verify_from is not None:
-        for c in candidates:
-            if c.similarity >= policy.verify_from and not c.wrong_before:
-                return Decision("verify", bar, tuple(judged), c)
-    return Decision("reject", bar, tuple(judged))
+    unsure = _worth_verifying(policy, text, candidates, bar, floor, guards)
+    return Decision("reject" if unsure is None else "verify", bar, tuple(judged), unsure)
+
+
+def _judge_one(candidate: Candidate, text: str, bar: float, guards: tuple[str, ...], explain: bool) -> Judged:
+    reasons: list[str] = []
+    same = candidate.similarity >= 1.0 - _SAME_TEXT and fold(candidate.text) == fold(text)
+    near = candidate.similarity >= bar or same
+    if not near:
+        reasons.append(f"similarity {candidate.similarity:.3f} below {bar:.3f}")
+    if candidate.wrong_before:
+        reasons.append("reported wrong before")
+    if reasons and not explain:
+        return Judged(candidate, tuple(reasons))
+    said = verdicts(guards, text, candidate.text)
+    reasons += [f"{verdict.guard}: {verdict.reason}" for verdict in said if not verdict.ok]
+    return Judged(candidate, tuple(reasons), said)
+
+
+def _worth_verifying(
+    policy: Policy,
+    text: str,
+    candidates: Sequence[Candidate],
+    bar: float,
+    floor: float,
+    guards: tuple[str, ...],
+) -> Candidate | None:
+    """The best candidate against which nothing stands but a similarity in the grey zone."""
+    if policy.verifier is None or policy.verify_from is None:
+        return None
+    least = max(policy.verify_from, floor)
+    return next(
+        (
+            candidate
+            for candidate in candidates
+            if least <= candidate.similarity < bar
+            and not candidate.wrong_before
+            and all(verdict.ok for verdict in verdicts(guards, text, candidate.text))
+        ),
+        None,
+    )
+
+
+def _check_rules(where: str, threshold: float | None, guards: tuple[str, ...] | None, ttl: float | None) -> None:
+    _check_range(f"threshold of the {where}", threshold, -1.0, 1.0)
+    if ttl is not None and not ttl > 0.0:
+        raise ConfigurationError(f"ttl of the {where} must be above 0 seconds, not {ttl}")
+    unknown = [name for name in guards or () if name not in GUARDS]
+    if unknown:
+        raise ConfigurationError(f"no guard is called {unknown[0]!r}; there are: {', '.join(GUARDS)}")
+
+
+def _check_range(name: str, value: float | None, low: float, high: float) -> None:
+    if value is not None and not low <= value <= high:
+        raise ConfigurationError(f"{name} must lie between {low:g} and {high:g}, not {value}")

@@ -1,0 +1,135 @@
+"""Which content words of two texts say the same thing."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import pairwise
+from typing import Final
+
+from semcache.guards.lexicon import english
+from semcache.guards.text import Text, Word
+
+# Endings that derive a word from another without changing what it is about. Those that do are left out: a prisoner is
+# not a prison, an employee no employer, and harmless is not harm.
+_DERIVED: Final = frozenset(
+    {
+        *("a", "al", "able", "ably", "ability", "ance", "ancy", "ar", "ary", "at", "ate", "ation", "ational"),
+        *("cation", "e", "ed", "en", "ence", "ency", "ent", "es", "ese", "ful", "i", "ia", "ial", "ian", "ib"),
+        *("ible", "ic", "ical", "ication", "if", "ific", "ification", "in", "ing", "ion", "ional", "is", "isation"),
+        *("ish", "iti", "ition", "ity", "iv", "ive", "iz", "ization", "li", "ly", "ment", "n", "ness", "ous", "s"),
+        *("sion", "t", "th", "tion", "tional", "ur", "ure", "y", "an"),
+    }
+)
+
+
+def align(a: Text, b: Text) -> tuple[list[Word], list[Word]]:
+    """The content words of each text that have no counterpart in the other, in order."""
+    return without_counterpart(a, b), without_counterpart(b, a)
+
+
+def without_counterpart(a: Text, b: Text) -> list[Word]:
+    stems = {word.stem for word in b.words}
+    folds = set(b.folds)
+    left = [
+        word
+        for word in a.words
+        if word.stem not in stems and not (word.concepts & b.concepts) and word.fold not in folds
+    ]
+    if not left:
+        return left
+    joined = _joined(b)
+    return [
+        word
+        for word in left
+        if word.fold not in joined
+        and not _parts_present(word, folds)
+        and not any(similar(word, other) for other in b.words)
+    ]
+
+
+def _joined(text: Text) -> frozenset[str]:
+    """Neighbouring tokens written as one word ("check in", "checkin"), and as an acronym of three to five words."""
+    known: frozenset[str] | None = text.features.get("joined")
+    if known is None:
+        folds = text.folds
+        pairs = {first + second for first, second in pairwise(folds)}
+        letters = "".join(fold[0] for fold in folds)
+        acronyms = {letters[i : i + n] for n in (3, 4, 5) for i in range(len(letters) - n + 1)}
+        text.features["joined"] = known = frozenset(pairs | acronyms)
+    return known
+
+
+def _parts_present(word: Word, folds: set[str]) -> bool:
+    """Whether a word is written as two in the other text."""
+    text = word.fold
+    return any(text[:cut] in folds and text[cut:] in folds for cut in range(2, len(text) - 1))
+
+
+def similar(a: Word, b: Word) -> bool:
+    """Whether two words with different stems are one: derived from each other, or a typing error."""
+    # Nearly all pairs differ in the first letter, and neither relation crosses that.
+    return a.fold[0] == b.fold[0] and _similar(a.fold, a.stem, b.fold, b.stem)
+
+
+@lru_cache(maxsize=65536)
+def _similar(a: str, stem_a: str, b: str, stem_b: str) -> bool:
+    return derived(stem_a, stem_b) or mistyped(a, b)
+
+
+def derived(a: str, b: str) -> bool:
+    """Whether two stems share their root and differ by common endings ("deliver", "delivery")."""
+    n = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        n += 1
+    if n < 4:
+        return False
+    # The root may lose its last letters to both endings ("activat", "activation").
+    return any(_endings(a[cut:], b[cut:]) for cut in range(n, max(3, n - 3), -1))
+
+
+def _endings(a: str, b: str) -> bool:
+    return (not a or a in _DERIVED) and (not b or b in _DERIVED)
+
+
+def mistyped(a: str, b: str) -> bool:
+    """Whether one word is the other with a slip of the fingers.
+
+    Two ordinary words are never slips of each other. Beside an ordinary word one edit is a slip. Of two words that
+    are in no list only exchanged or doubled letters are, and in a long word a wrong vowel: "Jansen" and "Hansen" are
+    two people.
+    """
+    if min(len(a), len(b)) < 4 or abs(len(a) - len(b)) > 1:
+        return False
+    edit = _edit(a, b)
+    known = english().known
+    ordinary = (a in known) + (b in known)
+    if not edit or ordinary == 2:
+        return False
+    if edit == "swap":
+        return True
+    if max(len(a), len(b)) < 5:
+        return False
+    return ordinary == 1 or edit == "double" or (edit == "vowel" and len(a) > 6)
+
+
+def _edit(a: str, b: str) -> str:
+    """The one edit between two words, or nothing if they are farther apart.
+
+    ``swap`` (neighbours exchanged), ``double`` (a letter doubled or not), ``vowel`` (one for another), ``other``.
+    """
+    if len(a) > len(b):
+        a, b = b, a
+    at = 0
+    while at < len(a) and a[at] == b[at]:
+        at += 1
+    if len(a) < len(b):
+        if a[at:] != b[at + 1 :]:
+            return ""
+        return "double" if b[at] == b[at - 1] else "other"
+    if a[at + 1 :] == b[at + 1 :]:
+        return "vowel" if {a[at], b[at]} <= set("aeiou") and at + 1 < len(a) else "other"
+    if a[at + 2 :] == b[at + 2 :] and a[at : at + 2] == b[at : at + 2][::-1]:
+        return "swap"
+    return ""

@@ -1,0 +1,230 @@
+"""The word lists, loaded once on first use.
+
+Entries are found by the stem of a word, so that one entry serves all its inflections; an entry that is itself an
+irregular form (``used``, ``left``) is found only as written, since its stem would make it another word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from importlib.resources import files
+from typing import Generic, NamedTuple, TypeVar
+
+V = TypeVar("V")
+
+
+class Found(NamedTuple, Generic[V]):
+    """An entry in a text: token positions ``start`` to ``end`` (exclusive)."""
+
+    start: int
+    end: int
+    value: V
+
+
+class Phrases(Generic[V]):
+    """Words and phrases with what they stand for; a phrase that occurs in several places has several values."""
+
+    def __init__(self, entries: Mapping[tuple[str, ...], tuple[V, ...]]) -> None:
+        self._by_first: dict[str, list[tuple[tuple[str, ...], tuple[V, ...]]]] = {}
+        for keys, values in entries.items():
+            self._by_first.setdefault(keys[0], []).append((keys, values))
+        for choices in self._by_first.values():
+            choices.sort(key=lambda choice: -len(choice[0]))
+
+    def longest_at(self, at: int, folds: Sequence[str], stems: Sequence[str]) -> tuple[int, tuple[V, ...]] | None:
+        """Length and values of the longest entry that begins at a token, if any.
+
+        Of entries of one length, that of the word as written ("used") wins over that of its stem ("use").
+        """
+        best: tuple[int, tuple[V, ...]] | None = None
+        for keys, values in (*self._by_first.get(folds[at], ()), *self._by_first.get(stems[at], ())):
+            n = len(keys)
+            if best is not None and n <= best[0]:
+                continue
+            if n == 1 or (
+                at + n <= len(folds) and all(key in (folds[at + i], stems[at + i]) for i, key in enumerate(keys))
+            ):
+                best = (n, values)
+        return best
+
+    def find(self, folds: Sequence[str], stems: Sequence[str]) -> Iterator[Found[tuple[V, ...]]]:
+        """All entries in a text, from the left, longest first, without overlap."""
+        at = 0
+        while at < len(folds):
+            hit = None
+            if folds[at] in self._by_first or stems[at] in self._by_first:
+                hit = self.longest_at(at, folds, stems)
+            if hit is None:
+                at += 1
+            else:
+                yield Found(at, at + hit[0], hit[1])
+                at += hit[0]
+
+
+class Pole(NamedTuple):
+    """One side of a line of opposites."""
+
+    line: int
+    side: int
+
+
+class Unit(NamedTuple):
+    base: str
+    factor: Fraction
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """All lists of one language."""
+
+    function: frozenset[str]
+    light: frozenset[str]
+    weak: frozenset[str]
+    fillers: Phrases[bool]
+    concepts: Phrases[int]
+    poles: Phrases[Pole]
+    pole_names: Mapping[Pole, str]
+    negators: Phrases[bool]
+    asks: Phrases[str]
+    shapes: Phrases[str]
+    units: Mapping[str, Unit]
+    cardinals: Mapping[str, int]
+    ordinals: Mapping[str, int]
+    romans: Mapping[str, int]
+    grammar: Mapping[str, frozenset[str]]
+    verbs: frozenset[str]
+    months: Mapping[str, int]
+    known: frozenset[str]
+
+
+def _lines(name: str) -> list[str]:
+    text = files("semcache").joinpath("data", "lexicons", *name.split("/")).read_text(encoding="utf-8")
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def _entries(line: str) -> list[str]:
+    return [entry.strip() for entry in line.split(",") if entry.strip()]
+
+
+def _labelled(name: str) -> list[tuple[str, list[str]]]:
+    pairs = [line.split(":", 1) for line in _lines(name)]
+    return [(label.strip(), _entries(rest)) for label, rest in pairs]
+
+
+@lru_cache(maxsize=1)
+def irregular() -> dict[str, str]:
+    """Irregular form -> base form."""
+    return {form: base for base, forms in _labelled("en/irregular.txt") for form in forms}
+
+
+@lru_cache(maxsize=1)
+def language_words() -> dict[str, frozenset[str]]:
+    """Language code -> its function words."""
+    return {code: frozenset(rest.split()) for code, rest in (line.split(":", 1) for line in _lines("languages.txt"))}
+
+
+@lru_cache(maxsize=16384)
+def stem(word: str) -> str:
+    """A light English stem: one form for the inflections of a word, not a dictionary form.
+
+    Derived words (``activation``) keep their own stem; ``wording.related`` brings them together.
+    """
+    word = irregular().get(word, word)
+    if len(word) <= 3 or not word.isascii():
+        return word
+    word = _singular(word)
+    if word.endswith("ing") and len(word) > 5 and _has_vowel(word[:-3]):
+        word = word[:-3]
+    elif (word.endswith("ed") and not word.endswith("eed") and len(word) > 4 and _has_vowel(word[:-2])) or (
+        word.endswith("ly") and len(word) > 5
+    ):
+        word = word[:-2]
+    if len(word) > 3 and word[-1] == "e":
+        word = word[:-1]
+    if len(word) > 2 and word[-1] == word[-2]:
+        word = word[:-1]
+    return word[:-1] + "i" if len(word) > 3 and word[-1] == "y" else word
+
+
+def _singular(word: str) -> str:
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    if word.endswith(("sses", "ches", "shes", "xes", "zes")):
+        return word[:-2]
+    return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
+
+
+def _has_vowel(text: str) -> bool:
+    return any(letter in "aeiouy" for letter in text)
+
+
+def _key(entry: str) -> tuple[str, ...]:
+    return tuple(word if word in irregular() else stem(word) for word in entry.split())
+
+
+def _phrases(items: Iterator[tuple[str, V]], *, exact: bool = False) -> Phrases[V]:
+    entries: dict[tuple[str, ...], tuple[V, ...]] = {}
+    for entry, value in items:
+        key = tuple(entry.split()) if exact else _key(entry)
+        known = entries.get(key, ())
+        entries[key] = known if value in known else (*known, value)
+    return Phrases(entries)
+
+
+@lru_cache(maxsize=1)
+def english() -> Lexicon:
+    """The English lists. Takes about 10 ms once."""
+    synonyms = [_entries(line) for line in _lines("en/synonyms.txt")]
+    opposites = [[_entries(pole) for pole in line.split("|")] for line in _lines("en/opposites.txt")]
+    numbers = _labelled("en/numbers.txt")
+    units = {
+        name: Unit(label.split()[0], Fraction(label.split()[1]))
+        for label, names in _labelled("en/units.txt")
+        for name in names
+    }
+    function = frozenset(word for line in _lines("en/function_words.txt") for word in _entries(line))
+    light = [word for line in _lines("en/light.txt") for word in _entries(line)]
+    weak = [word for line in _lines("en/weak.txt") for word in _entries(line)]
+    common = [word for line in _lines("en/common.txt") for word in _entries(line)]
+    fillers = [entry for line in _lines("en/fillers.txt") for entry in _entries(line)]
+    poles = [
+        (entry, Pole(n, side))
+        for n, line in enumerate(opposites)
+        for side, entries in enumerate(line)
+        for entry in entries
+    ]
+    grammar = {kind: frozenset(words) for kind, words in _labelled("en/grammar.txt")}
+    month_line = next(line for line in opposites if line[0][0] == "january")
+    known = {word for line in synonyms for entry in line for word in entry.split()}
+    known.update(word for entry, _ in poles for word in entry.split())
+    known.update(common, light, weak, function, units, (word for entry in fillers for word in entry.split()))
+    return Lexicon(
+        function=function,
+        light=frozenset(stem(word) for word in light if " " not in word),
+        weak=frozenset(" ".join(map(stem, words.split())) for words in weak),
+        fillers=_phrases(((entry, True) for entry in fillers), exact=True),
+        concepts=_phrases((entry, n) for n, line in enumerate(synonyms) for entry in line),
+        poles=_phrases(iter(poles)),
+        pole_names={pole: entry for entry, pole in reversed(poles)},
+        negators=_phrases((entry, True) for line in _lines("en/negators.txt") for entry in _entries(line)),
+        asks=_phrases(((entry, kind) for kind, entries in _labelled("en/asks.txt") for entry in entries), exact=True),
+        shapes=_phrases(
+            ((entry, kind) for kind, entries in _labelled("en/shapes.txt") for entry in entries), exact=True
+        ),
+        units=units,
+        cardinals={word: int(label) for label, words in numbers if label.isdigit() for word in words},
+        ordinals={
+            word: int(label[:-2])
+            for label, words in numbers
+            if label[0].isdigit() and not label.isdigit()
+            for word in words
+        },
+        romans={word: int(label[6:]) for label, words in numbers if label.startswith("roman") for word in words},
+        grammar=grammar,
+        verbs=frozenset(map(stem, grammar["verb"])),
+        months={name: n + 1 for n, pole in enumerate(month_line) for name in pole},
+        known=frozenset(stem(word) for word in known) | known,
+    )

@@ -1,0 +1,59 @@
+"""Names and codes: whoever or whatever a text names, the other must name too."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from semcache.guards.alignment import without_counterpart
+from semcache.guards.base import Guard
+from semcache.guards.lexicon import english
+from semcache.guards.text import Text
+
+
+class _Named(NamedTuple):
+    text: Text
+    codes: frozenset[str]
+    names: frozenset[int]  # positions of tokens
+
+
+def _read(text: Text) -> _Named:
+    known = english().known
+    words = [token for token in text.tokens if token.kind == "word"]
+    capitals = sum(token.raw[0].isupper() for token in words)
+    shouting = capitals > 0.6 * len(words) and len(words) > 2  # Title Case or ALL CAPS: a capital tells nothing
+    aliased = {at for found in english().concepts.find(text.folds, text.stems) for at in range(found.start, found.end)}
+    codes = frozenset(
+        token.fold
+        for at, token in enumerate(text.tokens)
+        if token.kind == "code" and at not in text.counted and at not in aliased
+    )
+    names = frozenset(
+        at
+        for at, token in enumerate(text.tokens)
+        if token.kind == "word"
+        and token.raw[0].isupper()
+        and not shouting
+        and token.fold not in known
+        and token.stem not in known
+        and (not token.starts or token.raw.isupper())
+        and len(token.fold) > 1
+    )
+    return _Named(text, codes, names)
+
+
+def _compare(query: _Named, cached: _Named) -> str:
+    missing, extra = _missing(query, cached), _missing(cached, query)
+    if not missing and not extra:
+        return ""
+    return f"names: {', '.join(missing) or 'none'} / {', '.join(extra) or 'none'}"
+
+
+def _missing(ours: _Named, theirs: _Named) -> list[str]:
+    there = set(theirs.text.folds)
+    missing = [code for code in ours.codes if code not in there]
+    if ours.names:
+        missing += [word.fold for word in without_counterpart(ours.text, theirs.text) if word.at in ours.names]
+    return sorted(missing)
+
+
+NAMES: Final = Guard("names", _read, _compare, None)

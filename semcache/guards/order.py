@@ -1,0 +1,89 @@
+"""Order: the same words with their parts exchanged ask for something else ("from A to B", "X or Y better")."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from semcache.guards.base import Guard
+from semcache.guards.lexicon import Pole, english
+from semcache.guards.text import Text
+
+
+class _Parts(NamedTuple):
+    source: frozenset[str]
+    target: frozenset[str]
+    around: dict[str, tuple[frozenset[str], frozenset[str]]]  # pivot -> what stands before it, and after
+    poles: dict[int, tuple[int, ...]]  # line of opposites -> poles in order
+
+
+def _read(text: Text) -> _Parts:
+    grammar = english().grammar
+    content = {word.at for word in text.words}
+    source: set[str] = set()
+    target: set[str] = set()
+    around: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+    for at, (word, stem) in enumerate(zip(text.folds, text.stems, strict=True)):
+        if word in grammar["source"]:
+            source |= _phrase(text, content, at + 1, 1)
+        elif word in grammar["target"]:
+            target |= _phrase(text, content, at + 1, 1)
+            if not grammar["source"] & set(text.folds):
+                source |= _phrase(text, content, at - 1, -1)
+        elif word in grammar["between"] or stem in english().verbs:
+            around[stem] = (_phrase(text, content, at - 1, -1), _phrase(text, content, at + 1, 1))
+    return _Parts(frozenset(source), frozenset(target), around, _first_sides(text))
+
+
+def _first_sides(text: Text) -> dict[int, tuple[int, ...]]:
+    """For lines of opposites of which a text has several poles: in which order. "Pros and cons" have none."""
+    sides: dict[int, list[int]] = {}
+    end = 0
+    for found in english().poles.find(text.folds, text.stems):
+        paired = found.start == end + 1 and text.folds[end] in english().grammar["pairing"]
+        for pole in found.value:
+            order = sides.setdefault(pole.line, [])
+            if pole.side not in order and not (order and paired):
+                order.append(pole.side)
+        end = found.end
+    return {line: tuple(order) for line, order in sides.items() if len(order) > 1}
+
+
+def _phrase(text: Text, content: set[int], at: int, step: int) -> frozenset[str]:
+    """The content words next to a position, function words skipped before the first."""
+    found: set[str] = set()
+    skipped = 0
+    while 0 <= at < len(text.stems):
+        if at in content:
+            found.add(text.stems[at])
+        elif found or skipped == 2:
+            break
+        else:
+            skipped += 1
+        at += step
+    return frozenset(found)
+
+
+def _compare(query: _Parts, cached: _Parts) -> str:
+    if _swapped((query.source, query.target), (cached.source, cached.target)):
+        return f"order: from {_name(query.source)} to {_name(query.target)} / the other way round"
+    for pivot in query.around.keys() & cached.around.keys():
+        if _swapped(query.around[pivot], cached.around[pivot]):
+            before, after = query.around[pivot]
+            return f"order: {_name(before)} {pivot} {_name(after)} / the other way round"
+    for line in query.poles.keys() & cached.poles.keys():
+        if query.poles[line] == cached.poles[line][::-1]:
+            first, second = (english().pole_names[Pole(line, side)] for side in query.poles[line][:2])
+            return f"order: {first} … {second} / the other way round"
+    return ""
+
+
+def _swapped(a: tuple[frozenset[str], frozenset[str]], b: tuple[frozenset[str], frozenset[str]]) -> bool:
+    stayed = (a[0] & b[0]) | (a[1] & b[1])  # "convert X to Y": the verb stays, and tells nothing
+    return bool((a[0] & b[1]) - stayed) and bool((a[1] & b[0]) - stayed)
+
+
+def _name(words: frozenset[str]) -> str:
+    return " ".join(sorted(words))
+
+
+ORDER: Final = Guard("order", _read, _compare)

@@ -1,0 +1,270 @@
+"""Numbers with their units, dates, and times of day, in a form in which equal quantities are equal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from semcache.guards.lexicon import Lexicon
+
+_MULTIPLIERS: Final = {
+    "k": 1000,
+    "m": 10**6,
+    "mn": 10**6,
+    "million": 10**6,
+    "bn": 10**9,
+    "billion": 10**9,
+    "thousand": 1000,
+}
+_ORDINAL_TAILS: Final = frozenset({"st", "nd", "rd", "th"})
+_CURRENCY: Final = frozenset({"$", "£", "€", "¥", "₹", "usd", "eur", "gbp", "jpy", "inr"})
+_ARTICLES: Final = frozenset({"a", "an"})
+_ISO_DATE: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)")
+_SLASH_DATE: Final = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})")
+_NOON: Final = {"noon": 720, "midday": 720, "midnight": 0}
+
+
+class Quantity(NamedTuple):
+    """A number in its base unit.
+
+    ``unit`` is a base unit of ``units.txt``, empty for a bare number, or one of ``th`` (ordinal), ``roman``, ``day``,
+    ``month`` (of a date), ``clock`` (minutes since midnight), ``clock12`` (the same, morning or afternoon unknown).
+    ``needed`` is false for a lone "one", which may be a pronoun.
+    """
+
+    value: Fraction
+    unit: str
+    needed: bool
+    text: str
+
+    def agrees(self, other: Quantity) -> bool:
+        if self.unit == other.unit:
+            return self.value == other.value
+        units = {self.unit, other.unit}
+        if units == {"clock", "clock12"}:
+            return self.value % 720 == other.value % 720
+        if "roman" in units and units & {"", "th"}:
+            return self.value == other.value
+        if units == {"", "age"}:  # "at 18", "an 18-year-old"
+            return self.value == other.value
+        if units == {"pound", "sterling"}:  # "500 pounds" may be either
+            return self.value == other.value
+        return False
+
+
+def read_quantities(
+    folds: Sequence[str], kinds: Sequence[str], taken: Collection[int], lexicon: Lexicon
+) -> tuple[tuple[Quantity, ...], frozenset[int]]:
+    """The quantities of a text, and the positions of the tokens that they used up.
+
+    Args:
+        folds: Tokens without case.
+        kinds: Kind of each token.
+        taken: Positions that belong to a fixed phrase.
+    """
+    reader = _Reader(folds, kinds, taken, lexicon)
+    at = 0
+    while at < len(folds):
+        at = reader.step(at)
+    return tuple(reader.found), frozenset(reader.used)
+
+
+class _Reader:
+    def __init__(self, folds: Sequence[str], kinds: Sequence[str], taken: Collection[int], lexicon: Lexicon) -> None:
+        self.folds = folds
+        self.kinds = kinds
+        self.taken = taken
+        self.lexicon = lexicon
+        self.found: list[Quantity] = []
+        self.used: set[int] = set()
+
+    def word(self, at: int) -> str:
+        """The token at a position, or an empty string outside the text."""
+        return self.folds[at] if 0 <= at < len(self.folds) and at not in self.taken else ""
+
+    def step(self, at: int) -> int:
+        """Read what begins at a position; the position after it."""
+        word = self.word(at)
+        if not word:
+            return at + 1
+        if self.kinds[at] == "code":
+            return self._dashed_date(at, word)
+        if self.kinds[at] == "number":
+            if ":" in word:
+                return self._clock(at, word)
+            return self._number(at, at + 1, Fraction(word.replace(",", "")), exact=word)
+        if word in self.lexicon.cardinals:
+            return self._words(at)
+        if word in _NOON:
+            return self._add(at, at + 1, Fraction(_NOON[word]), "clock")
+        if word in self.lexicon.ordinals and not (word == "second" and self._is_unit_second(at)):
+            value = Fraction(self.lexicon.ordinals[word])
+            if self.word(at + 1) in self.lexicon.months or self.word(at - 1) in self.lexicon.months:
+                return self._date(at, at + 1, value)
+            return self._add(at, at + 1, value, "th")
+        if word in self.lexicon.romans:
+            return self._add(at, at + 1, Fraction(self.lexicon.romans[word]), "roman")
+        if word == "half" and self.word(at + 1) in ("past", "a", "an", *self.lexicon.cardinals):
+            return self._half(at)
+        if word in _ARTICLES and self.word(at + 1) in self.lexicon.units:
+            return self._article(at)
+        return at + 1
+
+    def _is_unit_second(self, at: int) -> bool:
+        return self.word(at - 1) in ("per", "a", "each", "every")
+
+    def _words(self, at: int) -> int:
+        """A number in words: "two hundred and five", "twenty-one"."""
+        total, current, end = 0, 0, at
+        while True:
+            word = self.word(end)
+            if word == "and" and end > at and self.word(end + 1) in self.lexicon.cardinals and current % 100 == 0:
+                end += 1
+                continue
+            value = self.lexicon.cardinals.get(word)
+            if value is None:
+                ordinal = self.lexicon.ordinals.get(word)
+                if ordinal is not None and ordinal < 10 and current % 100 >= 20 and current % 10 == 0:
+                    return self._add(at, end + 1, Fraction(total + current + ordinal), "th")
+                break
+            if value == 12 and word == "dozen":
+                current = (current or 1) * 12
+            elif value == 100:
+                current = (current or 1) * 100
+            elif value >= 1000:
+                total += (current or 1) * value
+                current = 0
+            elif current and not (value < 10 and current % 10 == 0 and current % 100 != 10) and current % 100 != 0:
+                break  # "five ten": two numbers
+            else:
+                current += value
+            end += 1
+        number = Fraction(total + current)
+        alone = self.folds[at:end] == ("one",) and self.word(end) not in self.lexicon.units
+        return self._number(at, end, number, needed=not alone)
+
+    def _half(self, at: int) -> int:
+        """ "Half past four" and "half four" are times, "half a litre" is a half of the unit."""
+        after = self.word(at + 1)
+        if after in ("a", "an"):
+            unit = self.lexicon.units.get(self.word(at + 2))
+            if unit is None:
+                return at + 1
+            return self._add(at, at + 3, unit.factor / 2, unit.base)
+        hour_at = at + 2 if after == "past" else at + 1
+        word = self.word(hour_at)
+        hour = self.lexicon.cardinals.get(word, int(word) if word.isdigit() else 0)
+        if not 1 <= hour <= 12:
+            return at + 1
+        return self._time_of_day(at, hour_at + 1, hour * 60 + 30)
+
+    def _article(self, at: int) -> int:
+        unit = self.lexicon.units[self.word(at + 1)]
+        return self._add(at, at + 2, unit.factor, unit.base)
+
+    def _clock(self, at: int, word: str) -> int:
+        hours, _, minutes = word.partition(":")
+        if int(hours) > 24 or len(minutes) != 2 or int(minutes) > 59:
+            return self._add(at, at + 1, Fraction(int(hours) * 60 + int(minutes)), "ratio")
+        return self._time_of_day(at, at + 1, int(hours) * 60 + int(minutes), exact=len(hours) == 2 or int(hours) > 12)
+
+    def _time_of_day(self, at: int, end: int, minutes: int, *, exact: bool = False) -> int:
+        half = self._meridiem(end)
+        if half is not None:
+            tail, end = half
+            if minutes <= 12 * 60 + 59:
+                minutes = minutes % 720 + (720 if tail == "p" else 0)
+            return self._add(at, end, Fraction(minutes), "clock")
+        return self._add(at, end, Fraction(minutes), "clock" if exact or minutes >= 780 else "clock12")
+
+    def _meridiem(self, at: int) -> tuple[str, int] | None:
+        word = self.word(at)
+        if word in ("am", "pm"):
+            return word[0], at + 1
+        if word in ("a", "p") and self.word(at + 1) == "m":
+            return word, at + 2
+        return None
+
+    def _number(self, at: int, end: int, value: Fraction, *, exact: str = "", needed: bool = True) -> int:
+        """A number with what stands before and after it."""
+        word = self.word(end)
+        if word in _ORDINAL_TAILS and exact.isdigit():
+            end += 1
+            if (
+                self.word(end) in self.lexicon.months
+                or self.word(at - 1) in self.lexicon.months
+                or (self.word(end) == "of" and self.word(end + 1) in self.lexicon.months)
+            ):
+                return self._date(at, end, value)
+            return self._add(at, end, value, "th")
+        if value.denominator == 1 and 1 <= value <= 12:
+            if self._meridiem(end) is not None:
+                return self._time_of_day(at, end, int(value) * 60)
+            if word == "oclock":
+                return self._time_of_day(at, end + 1, int(value) * 60)
+        if (
+            exact.isdigit()
+            and 1 <= value <= 31
+            and (self.word(end) in self.lexicon.months or self.word(at - 1) in self.lexicon.months)
+        ):
+            return self._date(at, end, value)
+        if word in _MULTIPLIERS and (exact or word not in self.lexicon.cardinals):
+            value *= _MULTIPLIERS[word]
+            end += 1
+        return self._with_unit(at, end, value, exact, needed)
+
+    def _with_unit(self, at: int, end: int, value: Fraction, exact: str, needed: bool) -> int:
+        two = f"{self.word(end)} {self.word(end + 1)}"
+        for name, length in ((two, 2), (self.word(end), 1)):
+            unit = self.lexicon.units.get(name)
+            if unit is not None:
+                return self._add(at, end + length, value * unit.factor, unit.base)
+        before = self.word(at - 1)
+        if before in _CURRENCY:
+            unit = self.lexicon.units[before]
+            self.used.add(at - 1)
+            return self._add(at, end, value * unit.factor, unit.base)
+        if exact.startswith("0") and len(exact) > 1 and exact.isdigit():
+            return self._add(at, end, value, f"id{len(exact)}")
+        # Without a unit "3.10" may be a version, which is not "3.1".
+        places = len(exact.partition(".")[2].rstrip("0")) if "." in exact else 0
+        written = len(exact.partition(".")[2]) if "." in exact else 0
+        unit_name = f"version{written}" if written != places and Fraction(int(value)) != value else ""
+        return self._add(at, end, value, unit_name, needed=needed)
+
+    def _date(self, at: int, end: int, value: Fraction) -> int:
+        """A day beside the name of a month; the month counts as a number too."""
+        day = Quantity(value, "day", True, " ".join(self.folds[at:end]))
+        of = 1 if self.word(end) == "of" else 0
+        month_at = end + of if self.word(end + of) in self.lexicon.months else at - 1
+        self.found.append(day)
+        self.found.append(
+            Quantity(Fraction(self.lexicon.months[self.word(month_at)]), "month", True, self.word(month_at))
+        )
+        self.used.update(range(at, end))
+        self.used.add(month_at)
+        return max(end, month_at + 1)
+
+    def _dashed_date(self, at: int, word: str) -> int:
+        """ "2024-03-09", and "25/12/2024" where day and month cannot be confused; other codes are left alone."""
+        if match := _ISO_DATE.fullmatch(word):
+            year, month, day = (int(part) for part in match.groups())
+        elif match := _SLASH_DATE.fullmatch(word):
+            day, month, year = (int(part) for part in match.groups())
+            if month > 12:
+                day, month = month, day
+            elif day <= 12 and day != month:
+                return at + 1
+        else:
+            return at + 1
+        for value, unit in ((day, "day"), (month, "month"), (year, "")):
+            self._add(at, at + 1, Fraction(value), unit)
+        return at + 1
+
+    def _add(self, at: int, end: int, value: Fraction, unit: str, *, needed: bool = True) -> int:
+        self.found.append(Quantity(value, unit, needed, " ".join(self.folds[at:end])))
+        self.used.update(range(at, end))
+        return end

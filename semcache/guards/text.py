@@ -1,0 +1,260 @@
+"""A text as the guards see it: read once, kept in a bounded memo, and shared by all guards."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final, Literal, NamedTuple
+
+from semcache.guards.asks import Ask, read_asks
+from semcache.guards.lexicon import Lexicon, english, language_words, stem
+from semcache.guards.quantities import Quantity, read_quantities
+
+Kind = Literal["word", "number", "code", "symbol"]
+
+_BLOCK: Final = re.compile(r"```.*?```|~~~.*?~~~|`[^`\n]+`", re.DOTALL)
+_TOKEN: Final = re.compile(
+    r"""
+    (?P<code>
+        (?:https?://|www\.)[^\s<>"']*[\w/]                         # link
+      | [\w.+-]+@[\w-]+(?:\.[\w-]+)+                              # mail address
+      | (?<![\w/.])(?:~|\.{1,2})?/(?:[\w.@-]+/)*[\w.@-]*\w          # path
+      | [A-Za-z]:\\[^\s"']+                                       # path on Windows
+      | [A-Za-z]\w*(?:\.\w+)*\(\)                                 # call()
+      | [@\#][^\W\d]\w*                                           # handle, tag
+      | (?<![\w-])--[A-Za-z][\w-]*|(?<![\w-])-[A-Za-z]\b           # option
+      | \d+(?:\.\d+)?(?:\s?[-+*/^=×÷]\s?\d+(?:\.\d+)?)+(?![\w%])  # sum, range, fraction, season, date
+      | \d+(?:\.\d+){2,}                                          # version, address
+      | _*[^\W_]+(?:_+[^\W_]+)+                                   # snake_case
+      | [^\W\d_]+\.(?:com|org|net|io|dev|app|pdf|docx?|xlsx?|csv|json|xml|html?)\b      # site, file
+      | [^\W\d_]+\.(?:py|js|ts|txt|png|jpe?g|mp[34]|zip|exe|md|sql|ya?ml|sh)\b
+      | \d+(?:\.\d+)?[^\W\d_]\w*                                   # 48a, 5pm
+      | [^\W\d_]+-?\d\w*(?:[.-]\w*\d\w*)*                         # A380, gpt-4, covid-19
+      | [A-Za-z](?:\+\+|\#)(?!\w)                                 # C++, C#
+      | [a-z]+(?:[A-Z][a-z]+)+\b                                  # camelCase
+    )
+  | (?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+(?:[.:]\d+)?)
+  | (?P<word>[^\W\d_]+(?:'[^\W\d_]+)*)
+  | (?P<symbol>[$£€¥₹%°.!?;:\n&])
+    """,
+    re.VERBOSE,
+)
+_LETTER_DASH_DIGIT: Final = re.compile(r"([^\W\d_])-(\d)")
+_ALIKE: Final = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": " ", "‑": "-"})
+_GLUED: Final = re.compile(r"(\d+(?:\.\d+)?)([^\W\d_]+)")
+_SUFFIXES: Final = frozenset({"am", "pm", "st", "nd", "rd", "th", "k", "m", "mn", "bn"})
+_END: Final = frozenset(".!?;:\n")
+_EDGE: Final = " \t\r\n.,;:!?…。？！、،؟"
+_TAILS: Final = {"re": "are", "ve": "have", "ll": "will", "d": "would", "m": "am"}
+
+
+class Token(NamedTuple):
+    """A word, number, code or symbol. ``starts`` tells that it opens a sentence, so that a capital means nothing."""
+
+    raw: str
+    fold: str
+    stem: str
+    kind: Kind
+    starts: bool
+
+
+class Word(NamedTuple):
+    """A word, or a fixed phrase, that carries content. ``at`` is its first token."""
+
+    fold: str
+    stem: str
+    concepts: frozenset[int]
+    at: int
+
+
+@dataclass(eq=False)
+class Text:
+    """What is known of a text.
+
+    Args:
+        folded: The text without case, runs of white space and punctuation at its ends: equal means "the same text".
+        language: ISO 639-1 code, or an empty string if it cannot be told.
+        tokens: All tokens, politeness and hesitation taken out.
+        words: Content words in order; no numbers, codes, function words or vague words.
+        quantities: Numbers with their units, dates and times of day.
+        blocks: Code between backticks, white space collapsed.
+        features: What each guard made of the text, by guard name.
+    """
+
+    folded: str
+    language: str
+    tokens: tuple[Token, ...]
+    words: tuple[Word, ...]
+    concepts: frozenset[int]
+    quantities: tuple[Quantity, ...]
+    counted: frozenset[int]
+    asks: tuple[Ask, ...]
+    blocks: tuple[str, ...]
+    folds: tuple[str, ...]
+    stems: tuple[str, ...]
+    features: dict[str, Any] = field(default_factory=dict)
+
+
+def fold(text: str) -> str:
+    """The identity of a text: NFKC, no case, single spaces, no punctuation at the ends."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_EDGE)
+
+
+@lru_cache(maxsize=8192)
+def read(text: str) -> Text:
+    """Read a text. Pure; the memo is bounded by number, so very long texts should not come here by the thousand."""
+    blocks = tuple(" ".join(block.strip("`~").split()) for block in _BLOCK.findall(text))
+    prose = unicodedata.normalize("NFKC", _BLOCK.sub(" ", text) if blocks else text).translate(_ALIKE)
+    lexicon = english()
+    tokens = _without_fillers(list(_tokens(prose)), lexicon)
+    folds = tuple(token.fold for token in tokens)
+    stems = tuple(token.stem for token in tokens)
+    phrases = {found.start: found for found in lexicon.concepts.find(folds, stems)}
+    inside = {at for found in phrases.values() if found.end - found.start > 1 for at in range(found.start, found.end)}
+    asks = tuple(read_asks(folds, [token.starts for token in tokens], lexicon))
+    asking = {at for kind, start, end in asks for at in range(start, end)}
+    quantities, counted = read_quantities(folds, tuple(token.kind for token in tokens), inside, lexicon)
+    words: list[Word] = []
+    at = 0
+    while at < len(tokens):
+        found = phrases.get(at)
+        if found is not None and found.end - at > 1:
+            span = range(at, found.end)
+            if not all(folds[i] in lexicon.function or stems[i] in lexicon.light or i in asking for i in span):
+                words.append(
+                    Word(" ".join(folds[i] for i in span), " ".join(stems[i] for i in span), frozenset(found.value), at)
+                )
+            at = found.end
+            continue
+        token = tokens[at]
+        if (
+            token.kind == "word"
+            and at not in counted
+            and at not in asking
+            and token.fold not in lexicon.function
+            and token.stem not in lexicon.light
+        ):
+            words.append(Word(token.fold, token.stem, frozenset(found.value) if found else frozenset(), at))
+        at += 1
+    return Text(
+        folded=fold(text),
+        language=_language(text, folds),
+        tokens=tuple(tokens),
+        words=tuple(words),
+        concepts=frozenset(value for found in phrases.values() for value in found.value),
+        quantities=quantities,
+        counted=counted,
+        asks=asks,
+        blocks=blocks,
+        folds=folds,
+        stems=stems,
+    )
+
+
+def _tokens(prose: str) -> Iterator[Token]:
+    starts = True
+    for match in _TOKEN.finditer(prose):
+        kind: Kind = match.lastgroup  # type: ignore[assignment]
+        raw = match.group()
+        folded = raw.casefold()
+        if (
+            kind == "code"
+            and (glued := _GLUED.fullmatch(folded))
+            and (glued[2] in _SUFFIXES or glued[2] in english().units)
+        ):
+            yield Token(glued[1], glued[1], glued[1], "number", starts)
+            yield Token(glued[2], glued[2], glued[2], "word", False)
+            starts = False
+            continue
+        if kind == "symbol":
+            if raw in _END:
+                starts = True
+                continue
+            yield Token(raw, folded, folded, kind, False)
+            continue
+        if kind == "word":
+            for part in _expand(folded):
+                yield Token(raw, part, stem(part), kind, starts)
+                starts = False
+        else:
+            if kind == "code":
+                folded = _LETTER_DASH_DIGIT.sub(r"\1\2", "".join(folded.split()))
+            yield Token(raw, folded, folded, kind, starts)
+        starts = False
+
+
+@lru_cache(maxsize=1)
+def _contracted() -> dict[str, tuple[str, ...]]:
+    """Contractions that an apostrophe alone does not explain, and those written without one."""
+    auxiliaries = english().grammar["auxiliary"]
+    return {
+        **{f"{aux}nt": (aux, "not") for aux in auxiliaries},
+        **{f"{aux}n't": (aux, "not") for aux in auxiliaries},
+        **dict.fromkeys(("cannot", "cant", "can't"), ("can", "not")),
+        **dict.fromkeys(("wont", "won't"), ("will", "not")),
+        **dict.fromkeys(("aint", "ain't"), ("is", "not")),
+        **{f"{word}s": (word, "is") for word in ("what", "how", "where", "when", "who", "why")},
+        "im": ("i", "am"),
+        "ive": ("i", "have"),
+        "youre": ("you", "are"),
+        "gonna": ("going", "to"),
+        "wanna": ("want", "to"),
+    }
+
+
+def _expand(word: str) -> tuple[str, ...]:
+    """Take contractions apart: every way to write "is not" gives the same words. A possessive loses its "s"."""
+    parts = _contracted().get(word)
+    if parts is not None:
+        return parts
+    head, mark, tail = word.partition("'")
+    if not mark:
+        return (word,)
+    if tail == "s":
+        return (head, "is") if head in english().grammar["is_after"] else (head,)
+    if tail in _TAILS:
+        return (head, _TAILS[tail])
+    return (head + tail.replace("'", ""),)
+
+
+def _without_fillers(tokens: list[Token], lexicon: Lexicon) -> list[Token]:
+    folds = [token.fold for token in tokens]
+    stop = {at for found in lexicon.fillers.find(folds, folds) for at in range(found.start, found.end)}
+    kept = [token for at, token in enumerate(tokens) if at not in stop]
+    return kept if any(token.kind != "symbol" for token in kept) else tokens
+
+
+_SCRIPTS: Final = (
+    ("ko", re.compile(r"[\uac00-\ud7af\u1100-\u11ff]")),
+    ("ja", re.compile(r"[\u3040-\u30ff]")),
+    ("zh", re.compile(r"[\u4e00-\u9fff]")),
+    ("ru", re.compile(r"[\u0400-\u04ff]")),
+    ("ar", re.compile(r"[\u0600-\u06ff]")),
+    ("hi", re.compile(r"[\u0900-\u097f]")),
+    ("he", re.compile(r"[\u0590-\u05ff]")),
+    ("el", re.compile(r"[\u0370-\u03ff]")),
+    ("th", re.compile(r"[\u0e00-\u0e7f]")),
+)
+
+
+def _language(text: str, folds: tuple[str, ...]) -> str:
+    """By script, then by function words. Plain ASCII without any evidence of another language counts as English."""
+    if not text.isascii():
+        letters = sum(letter.isalpha() for letter in text) or 1
+        for code, script in _SCRIPTS:
+            if 3 * len(script.findall(text)) >= letters:
+                return code
+    latin = text.isascii() or all(letter.isascii() for letter in text if letter.isalpha())
+    present = set(folds)
+    hits = {code: len(present & words) for code, words in language_words().items()}
+    best = max(hits.values(), default=0)
+    winners = [code for code, count in hits.items() if count == best]
+    if best == 0:
+        return "en" if latin else ""
+    # Short questions share words like "die", "me", "no" with English: another language has to show two.
+    if "en" in winners or best < 2:
+        return "en" if latin or best >= 2 else ""
+    return winners[0] if len(winners) == 1 else ""
