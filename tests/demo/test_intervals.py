@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
@@ -9,6 +9,7 @@ from semcache.intervals import clopper_pearson, incomplete_beta
 
 
 @given(st.data(), st.integers(1, 200_000), st.sampled_from([0.8, 0.9, 0.95, 0.99]))
+@settings(deadline=None)
 def test_intervals_agree_with_scipy(data: st.DataObject, trials: int, confidence: float) -> None:
     successes = data.draw(st.integers(0, trials))
     low, high = clopper_pearson(successes, trials, confidence)
@@ -18,6 +19,7 @@ def test_intervals_agree_with_scipy(data: st.DataObject, trials: int, confidence
 
 
 @given(st.floats(0.1, 5000), st.floats(0.1, 5000), st.floats(0, 1))
+@settings(deadline=None)
 def test_incomplete_beta_agrees_with_scipy(a: float, b: float, x: float) -> None:
     assert incomplete_beta(a, b, x) == pytest.approx(special.betainc(a, b, x), rel=1e-8, abs=1e-11)
 

@@ -4,7 +4,7 @@ import io
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -103,6 +103,7 @@ CALLS = st.tuples(
 
 
 @given(st.lists(CALLS, max_size=40))
+@settings(deadline=None)
 def test_the_figures_agree_with_each_other(calls: list[tuple[Outcome, bool | None, float]]) -> None:
     made = run(*calls).to_dict()
     assert made["requests"] == len(calls)

@@ -203,6 +203,7 @@ def test_it_needs_nothing_but_the_standard_library() -> None:
 
 
 @given(st.text())
+@settings(deadline=None)
 def test_pieces_join_to_the_text(text: str) -> None:
     assert "".join(pieces(text)) == text
 
@@ -212,7 +213,7 @@ BODIES = st.dictionaries(st.sampled_from(["messages", "model", "tools", "tempera
 
 
 @given(BODIES, BODIES)
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_only_equal_requests_have_one_identity(a: dict[str, Any], b: dict[str, Any]) -> None:
     assert (digest("/p", a) == digest("/p", b)) == (json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True))
     assert digest("/p", a) == digest("/p", {**a, "stream": True, "stream_options": {"include_usage": True}})

@@ -1,0 +1,157 @@
+"""``semcache demo``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from semcache.cli._common import console, json_option, print_json, safe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from semcache.demo.run import DemoRun, Example
+    from semcache.stores.base import StoreStats
+
+_WRONG_SHOWN = 3
+
+
+@click.command()
+@click.option(
+    "--store",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="SQLite file of the cache; by default demo/demo.db in your data folder. It stays for the next run.",
+)
+@click.option("--fresh", is_flag=True, help="Empty the store first.")
+@click.option("--requests", "limit", type=click.IntRange(min=1), help="Only so many questions of the log.")
+@click.option(
+    "--speed",
+    default=4.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    help="How many times faster the local upstream answers than a hosted model does.",
+)
+@json_option
+def demo(path: Path | None, fresh: bool, limit: int | None, speed: float, as_json: bool) -> None:
+    """Wrap real clients, replay a support log through them, and show what the cache did.
+
+    A local upstream speaks the wire formats of OpenAI and Anthropic over HTTP; their SDK clients, and a plain
+    function, are wrapped by the cache. The log holds repeats, paraphrases and traps (questions that look alike and
+    have other answers), each labelled with its right answer, so that every wrong hit is counted. No key, no network.
+    """
+    from semcache.cache import SemanticCache
+    from semcache.demo.questions import load_answers, load_questions
+    from semcache.demo.run import run_demo
+    from semcache.stores import SqliteStore
+    from semcache.testing.upstream import Upstream
+
+    questions, answers = load_questions(limit), load_answers()
+    prepared = {question.text: answers[question.label] for question in questions}
+    with SemanticCache(store=SqliteStore(path or _default_path())) as cache:
+        if fresh:
+            cache.invalidate(everything=True)
+        before = cache.stats().store
+        with Upstream(answers=prepared, latency=1 / speed) as upstream, _progress(len(questions)) as advance:
+            run = run_demo(cache, upstream, questions, answers, advance)
+        after = cache.stats().store
+    if as_json:
+        print_json(_to_dict(run, before, after, speed))
+    else:
+        _show(console(), run, before, after, speed)
+
+
+def _default_path() -> Path:
+    from platformdirs import user_data_path
+
+    return user_data_path("semcache", appauthor=False) / "demo" / "demo.db"
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task("asking", total=total)
+        yield lambda: bar.advance(task)
+
+
+def _missing(run: DemoRun) -> list[str]:
+    return [sdk for sdk in ("openai", "anthropic") if sdk not in run.apis]
+
+
+def _to_dict(run: DemoRun, before: StoreStats, after: StoreStats, speed: float) -> dict[str, Any]:
+    def example(chosen: Example | None) -> dict[str, Any] | None:
+        return None if chosen is None else chosen.to_dict()
+
+    return {
+        **run.report.to_dict(),
+        "explain": {
+            "semantic_hit": example(run.semantic_hit),
+            "rejected_trap": example(run.rejected_trap),
+        },
+        "wrong": [
+            {"asked": asked, "answered_as": stored, "similarity": similarity}
+            for asked, stored, similarity in _wrong_pairs(run)
+        ],
+        "store": {"path": after.location, "entries_before": before.entries, "entries": after.entries},
+        "clients": list(run.apis),
+        "clients_missing": _missing(run),
+        "upstream_speed": speed,
+        "seconds": run.seconds,
+    }
+
+
+def _wrong_pairs(run: DemoRun) -> list[tuple[str, str | None, float | None]]:
+    pairs = []
+    for call in run.wrong:
+        decision = call.outcome.decision
+        stored = decision.chosen.text if decision is not None and decision.chosen is not None else None
+        pairs.append((call.question.text, stored, call.outcome.similarity))
+    return pairs
+
+
+def _show(out: Console, run: DemoRun, before: StoreStats, after: StoreStats, speed: float) -> None:
+    found = f"found {before.entries:,} answers of an earlier run" if before.entries else "empty"
+    out.print(f"Store {after.location}: {found}; now {after.entries:,}.")
+    missing = _missing(run)
+    if missing:
+        extras = ",".join(missing)
+        out.print(f"Not installed: {', '.join(missing)}; the plain function asked their questions as well. To see")
+        out.print(f"their clients wrapped:  pip install 'semcache-llm[{extras}]'")
+    out.print()
+    run.report.render(out)
+    out.print(f"\nUpstream: local, {speed:g} times as fast as a hosted model; the whole run took {run.seconds:.1f} s.")
+    for asked, stored, similarity in _wrong_pairs(run)[:_WRONG_SHOWN]:
+        near = "" if similarity is None else f" ({similarity:.3f})"
+        out.print(f"Wrong: “{safe(asked)}” got the answer to “{safe(stored)}”{near}", style="red")
+    _show_example(out, "A semantic hit, explained", run.semantic_hit)
+    _show_example(out, "A trap that was refused, explained", run.rejected_trap)
+
+
+def _show_example(out: Console, title: str, example: Example | None) -> None:
+    out.print(f"\n{title}", style="bold")
+    if example is None:
+        out.print("  none in this run")
+        return
+    candidate = example.neighbour.candidate
+    out.print(f"  asked       {safe(example.question.text)}")
+    out.print(f"  stored      {safe(candidate.text)}")
+    out.print(f"  similarity  {candidate.similarity:.4f}, threshold {example.threshold:.4f}")
+    content = ", ".join(verdict.guard for verdict in example.neighbour.verdicts if verdict.ok)
+    for verdict in example.neighbour.verdicts:
+        if not verdict.ok:
+            out.print(f"  guard       {verdict.guard}: {safe(verdict.reason)}")
+    if content:
+        out.print(f"  no objection from {content}")
+    ending = "served" if example.served else f"not served: {safe('; '.join(example.neighbour.reasons))}"
+    out.print(f"  → {ending}", style="green" if example.served else "yellow")
