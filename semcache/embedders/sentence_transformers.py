@@ -30,6 +30,8 @@ class SentenceTransformerEmbedder:
         device: As torch names it.
         batch_size: Texts in one run.
 
+    A child forked after the model was loaded computes on one thread.
+
     Raises:
         MissingExtraError: sentence-transformers is not installed.
     """
@@ -46,6 +48,8 @@ class SentenceTransformerEmbedder:
         self._batch_size = batch_size
         self._lock = threading.RLock()
         self._model: Any = None
+        self._encoding = False
+        self._forked = False
         self._fingerprint: str | None = None
         self.source = f"sentence-transformers {self._folder or self._name}"
         _fork.track(self)
@@ -86,18 +90,34 @@ class SentenceTransformerEmbedder:
         try:
             # The tokenizer changes its own settings on every call and cannot be shared.
             with self._lock:
-                rows = model.encode(
-                    list(texts), batch_size=self._batch_size, show_progress_bar=False, convert_to_numpy=True
-                )
+                rows = self._encode(model, list(texts))
         except Exception as error:
             raise EmbedderError(f"{self.source} failed: {error!r}") from error
         return unit_rows(rows, count=len(texts))
 
     def after_fork(self) -> None:
         self._lock = threading.RLock()
+        self._forked = self._model is not None
+        if self._encoding:
+            # The thread that was inside may have held locks of the tokenizer, which nobody will release here.
+            _abandoned.append(self._model)
+            self._model, self._encoding = None, False
+
+    def _encode(self, model: Any, texts: list[str]) -> Any:
+        self._encoding = True
+        try:
+            return model.encode(texts, batch_size=self._batch_size, show_progress_bar=False, convert_to_numpy=True)
+        finally:
+            self._encoding = False
 
     def _load(self) -> Any:
         with self._lock:
+            if self._forked:
+                import torch
+
+                # The threads of torch's pool (OpenMP) did not survive the fork, and it would wait for them for ever.
+                torch.set_num_threads(1)
+                self._forked = False
             if self._model is None:
                 try:
                     from sentence_transformers import SentenceTransformer
@@ -112,6 +132,9 @@ class SentenceTransformerEmbedder:
                 except Exception as error:
                     raise EmbedderError(f"cannot load {self.source}: {error}") from error
             return self._model
+
+
+_abandoned: list[Any] = []
 
 
 def _hash_folder(folder: Path) -> str:
