@@ -84,8 +84,8 @@ class CacheTransport:
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         codec = find(request.method, request.url.path)
-        exchange = codec and self._edge.open(codec, request, request.read())
-        if not exchange:
+        exchange = None if codec is None else self._edge.open(codec, request, request.read())
+        if exchange is None:
             return self._send(request)
         served = self._engine.run(
             exchange.request, functools.partial(self._call, exchange, request), refresh=exchange.refresh
@@ -138,8 +138,8 @@ class AsyncCacheTransport:
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         codec = find(request.method, request.url.path)
-        exchange = codec and self._edge.open(codec, request, await request.aread())
-        if not exchange:
+        exchange = None if codec is None else self._edge.open(codec, request, await request.aread())
+        if exchange is None:
             return await self._send(request)
         served = await self._engine.arun(
             exchange.request, functools.partial(self._call, exchange, request), refresh=exchange.refresh
