@@ -128,7 +128,7 @@ def _index() -> str:
 def _embedder(spec: str | None) -> str:
     import numpy as np
 
-    from semcache.embedders import resolve
+    from semcache.embedders import resolve, source_of
 
     embedder = resolve(spec)
     started = time.perf_counter()
@@ -139,8 +139,7 @@ def _embedder(spec: str | None) -> str:
     near, far = float(vectors[0] @ vectors[1]), float(vectors[0] @ vectors[2])
     if near <= far:
         raise RuntimeError(f"a paraphrase scores {near:.3f}, an unrelated text {far:.3f}: wrong weights or tokenizer")
-    source = getattr(embedder, "source", type(embedder).__qualname__)
-    return f"{source}; {embedder.fingerprint}; first vectors in {took * 1e3:.0f} ms"
+    return f"{source_of(embedder)}; {embedder.fingerprint}; first vectors in {took * 1e3:.0f} ms"
 
 
 def _prices() -> str:

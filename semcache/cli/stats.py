@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from semcache.ledger import Books, Stats
+    from semcache.books import Books, Stats
 
 BAR_WIDTH: Final = 40
 

@@ -12,10 +12,11 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from semcache.books import PREFIX, Books, Line
 from semcache.cache import SemanticCache
 from semcache.cli import COMMANDS, main
 from semcache.cli.stats import BAR_WIDTH, bars
-from semcache.ledger import PREFIX, Books, Ledger, Line
+from semcache.ledger import Ledger
 from semcache.stores import SqliteStore
 from semcache.types import Reply, Request, Usage
 from semcache.wire.openai_chat import OpenAIChat

@@ -18,8 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from semcache.books import PREFIX, Books, Line
 from semcache.errors import StoreError
-from semcache.ledger import PREFIX, Books, Ledger, Line
+from semcache.ledger import ROWS_A_DAY, Ledger
 from semcache.prices import Prices
 from semcache.stores.memory import MemoryStore
 from semcache.types import Event, Outcome, Usage
@@ -264,6 +265,22 @@ def test_reasons_do_not_multiply_the_counters() -> None:
     assert books.bypasses == 2000
     assert books.bypassed["no canonical form"] == 1000
     assert len(books.bypassed) <= 65
+
+
+def test_invented_models_do_not_multiply_the_counters() -> None:
+    clock = [NOON]
+    store = MemoryStore()
+    ledger = Ledger(store, clock=lambda: clock[0])
+    for n in range(ROWS_A_DAY + 50):
+        ledger.record(exact(model=f"m{n}"))
+    ledger.record(exact(model="m0"))
+    ledger.flush()
+    rows = {row.model: row.books.exact_hits for row in ledger.report().rows}
+    assert len(rows) == ROWS_A_DAY + 1
+    assert (rows["(other)"], rows["m0"]) == (50, 2)
+    clock[0] += 86_400
+    ledger.record(exact(model="a new day"))
+    assert ledger.report().rows[-1].model == "a new day"
 
 
 def test_threads_lose_nothing() -> None:
