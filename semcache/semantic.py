@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from semcache.errors import CacheTrouble, VectorIndexError
+from semcache.breaker import Breaker
+from semcache.errors import StoreError, VectorIndexError
 from semcache.flow import Near
 from semcache.types import Entry, Event, Key
 
@@ -31,7 +32,8 @@ class SemanticTier:
     """Finds stored questions near to a vector, inside one scope.
 
     The first use starts a warm-up in a thread of its own: a snapshot is loaded if there is a sound one, then the
-    store's feed is followed to its end. Look-ups wait for it up to ``warm_wait_s`` and then go on without the tier.
+    store's feed is followed to its end. Look-ups wait for it up to ``warm_wait_s`` and then go on without the tier. One
+    that fails is tried again after a pause.
 
     Args:
         store: Where entries live.
@@ -69,7 +71,8 @@ class SemanticTier:
         self._start = threading.Lock()
         self._sync = threading.Lock()
         self._warm = threading.Event()
-        self._warmer: threading.Thread | None = None
+        self._attempt: threading.Event | None = None
+        self._breaker = Breaker()
 
     def after_fork(self) -> None:
         """In a child: locks and threads of the parent are gone; the index is a copy that is true up to the cursor."""
@@ -179,27 +182,31 @@ class SemanticTier:
         if self._warm.is_set():
             return True
         with self._start:
-            if self._warmer is None:
-                self._warmer = threading.Thread(target=self._warm_up, name="semcache-warm", daemon=True)
-                self._warmer.start()
-        return self._warm.wait(self._warm_wait_s)
+            if self._attempt is None and self._breaker.allow():
+                self._attempt = threading.Event()
+                threading.Thread(target=self._warm_up, args=(self._attempt,), name="semcache-warm", daemon=True).start()
+            attempt = self._attempt
+        if attempt is not None:
+            attempt.wait(self._warm_wait_s)
+        return self._warm.is_set()
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, attempt: threading.Event) -> None:
         try:
             with self._sync:
                 self._load_snapshot()
                 if self._index is None:
                     self._index = self._make_index(self.queue.dim)
                 self._follow()
-        except CacheTrouble as error:
-            self._emit(Event("store_error", f"the index could not be filled: {error}", error))
-            self._warmer = None  # the next look-up tries again
-            return
         except Exception as error:
-            self._emit(Event("index_error", f"the index could not be built: {error}", error))
-            self._warmer = None
-            return
-        self._warm.set()
+            kind = "store_error" if isinstance(error, StoreError) else "index_error"
+            self._breaker.failure()
+            self._emit(Event(kind, f"the index could not be filled: {error}", error))
+        else:
+            self._breaker.success()
+            self._warm.set()
+        finally:
+            self._attempt = None
+            attempt.set()
 
     # Snapshots ----------------------------------------------------------------------------------------------------
 

@@ -162,3 +162,22 @@ def test_a_broken_index_is_a_miss_and_an_event():
         assert ask("hi") == "fresh hi"
         assert last_outcome().layer == "exact"
         assert set(events) == {"index_error"}
+
+
+def test_an_index_that_cannot_be_built_costs_nothing_after_the_first_try():
+    tries = []
+
+    def make(dim):
+        tries.append(dim)
+        raise RuntimeError("no index today")
+
+    with SemanticCache(store="memory://", index=make) as cache:
+        events = []
+        cache.on_event(lambda event: events.append(event.kind))
+        ask = cache.wrap(lambda prompt: f"fresh {prompt}")
+        assert ask("warm") == "fresh warm"
+        tries.clear()
+        _, took = timed(lambda: [ask(f"question {i}") for i in range(10)])
+        assert took < 2
+        assert len(tries) <= 2
+        assert set(events) == {"index_error"}
