@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import ssl
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import anthropic
+import httpx2
 import openai
 
 from semcache.testing.upstream import Upstream
@@ -16,6 +18,8 @@ QUESTION = "Is it up?"
 
 
 _open: list[Any] = []
+# Each HTTP client would build its own, in more time than all the rest of a test.
+_TLS = ssl.create_default_context()
 
 
 async def close_clients() -> None:
@@ -46,6 +50,8 @@ class Sdk:
     def client(self, up: Upstream, **options: Any) -> Any:
         kind = ("Async" if self.is_async else "") + ("OpenAI" if self.is_openai else "Anthropic")
         url = up.openai_url if self.is_openai else up.anthropic_url
+        if "http_client" not in options:
+            options["http_client"] = (httpx2.AsyncClient if self.is_async else httpx2.Client)(verify=_TLS)
         client = getattr(self.module, kind)(base_url=url, api_key="key", **{"max_retries": 0, **options})
         _open.append(client)
         return client

@@ -249,9 +249,11 @@ def test_the_original_client_is_left_alone(sdk: Sdk, up: Upstream, exact_cache: 
 
 @SYNC
 def test_a_wrapped_client_outlives_the_name_of_its_original(sdk: Sdk, up: Upstream, exact_cache: SemanticCache) -> None:
-    wrapped = exact_cache.wrap(sdk.client(up))
+    known = sdk.client(up)
+    wrapped = exact_cache.wrap(type(known)(base_url=known.base_url, api_key="key"))  # with the SDK's own HTTP client
     gc.collect()
     assert sdk.endpoint(wrapped).create(**sdk.arguments())
+    assert up.calls() == 1
 
 
 @SYNC
