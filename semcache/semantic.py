@@ -17,9 +17,9 @@ from semcache.flow import Near
 from semcache.types import Entry, Event, Key
 
 if TYPE_CHECKING:
-    from semcache.embedders.queue import EmbeddingQueue
     from semcache_indexes.protocol import Match, VectorIndex
 
+    from semcache.embedders.queue import EmbeddingQueue
     from semcache.stores.base import Changes, Store
     from semcache.types import Vector
 
