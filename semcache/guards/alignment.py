@@ -86,11 +86,13 @@ def derived(a: str, b: str) -> bool:
     if n < 4:
         return False
     # The root may lose its last letters to both endings ("activat", "activation").
-    return any(_endings(a[cut:], b[cut:]) for cut in range(n, max(3, n - 3), -1))
+    return any(_ends(a, cut) and _ends(b, cut) for cut in range(n, max(3, n - 3), -1))
 
 
-def _endings(a: str, b: str) -> bool:
-    return (not a or a in _DERIVED) and (not b or b in _DERIVED)
+def _ends(word: str, cut: int) -> bool:
+    """Whether a word is its first letters and a common ending, the last letter doubled or not ("cancel-lation")."""
+    rest = word[cut:]
+    return not rest or rest in _DERIVED or (rest[0] == word[cut - 1] and rest[1:] in _DERIVED)
 
 
 def mistyped(a: str, b: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -50,3 +50,8 @@ class Guard(Generic[F]):
         if self.name not in features:
             features[self.name] = self.read(text)
         return features[self.name]  # type: ignore[no-any-return]
+
+
+def differ(query: Iterable[str], cached: Iterable[str]) -> str:
+    """A reason: what the query has and the cached text lacks, and the reverse."""
+    return f"{', '.join(query) or 'none'} / {', '.join(cached) or 'none'}"

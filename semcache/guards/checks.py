@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from semcache.guards.base import Guard
-from semcache.guards.lexicon import Pole, english
+from semcache.guards.base import Guard, differ
+from semcache.guards.lexicon import Pole, english, language_words
 from semcache.guards.quantities import Quantity
 from semcache.guards.text import Text
-
-
-def _differ(what: str, query: Iterable[str], cached: Iterable[str]) -> str:
-    """A reason: what differs, and how on either side."""
-    left, right = ", ".join(query) or "none", ", ".join(cached) or "none"
-    return f"{what}: {left} / {right}"
-
 
 # Language: an answer in another language is the wrong answer, however close the meaning.
 
 
+def _read_language(text: Text) -> str:
+    """The language, if the text shows it: "iPhone 13" counts as English only for want of other evidence."""
+    if text.language == "en" and not language_words()["en"] & set(text.folds):
+        return ""
+    return text.language
+
+
 def _compare_languages(query: str, cached: str) -> str:
-    return _differ("language", [query], [cached]) if query and cached and query != cached else ""
+    return differ([query], [cached]) if query and cached and query != cached else ""
 
 
 # Code: what stands between backticks is data, and data is the same or it is not.
@@ -38,7 +37,7 @@ def _compare_quantities(query: tuple[Quantity, ...], cached: tuple[Quantity, ...
     if query == cached:
         return ""
     missing, extra = _unmatched(query, cached), _unmatched(cached, query)
-    return _differ("numbers", missing, extra) if missing or extra else ""
+    return differ(missing, extra) if missing or extra else ""
 
 
 def _unmatched(ours: tuple[Quantity, ...], theirs: tuple[Quantity, ...]) -> list[str]:
@@ -94,8 +93,8 @@ def _compare_stands(query: _Stand, cached: _Stand) -> str:
     flips = _flips(query, cached)
     if (query.negations - cached.negations) % 2:
         # "Not open" is "closed": one flip and one negation cancel out.
-        return "" if len(flips) == 1 else _differ("negation", [str(query.negations)], [str(cached.negations)])
-    return f"opposites: {', '.join(flips)}" if flips else ""
+        return "" if len(flips) == 1 else f"negations: {query.negations} / {cached.negations}"
+    return ", ".join(flips)
 
 
 def _flips(query: _Stand, cached: _Stand) -> list[str]:
@@ -135,7 +134,7 @@ def _compare_asks(query: frozenset[str], cached: frozenset[str]) -> str:
         return ""
     if any({a, b} in _SAME_ANSWER for a in query for b in cached):
         return ""
-    return _differ("question", sorted(query), sorted(cached))
+    return differ(sorted(query), sorted(cached))
 
 
 # Shape: the form in which the answer is wanted.
@@ -155,7 +154,7 @@ def _read_shape(text: Text) -> frozenset[str]:
 
 
 def _compare_shapes(query: frozenset[str], cached: frozenset[str]) -> str:
-    return "" if query == cached else _differ("answer wanted", sorted(query - cached), sorted(cached - query))
+    return "" if query == cached else differ(sorted(query - cached), sorted(cached - query))
 
 
 # Person: whose it is.
@@ -187,9 +186,9 @@ def _compare_persons(query: _Persons, cached: _Persons) -> str:
         if query.owners[thing] != cached.owners[thing]:
             return f"whose {thing}: person {query.owners[thing]} / {cached.owners[thing]}"
     if {query.only, cached.only} == {"1", "2"} and not (query.generic or cached.generic):
-        return f"person: {query.only} / {cached.only}"
+        return f"person {query.only} / {cached.only}"
     if {query.turns, cached.turns} == {"12", "21"}:
-        return "person: who does it to whom"
+        return "who does it to whom"
     return ""
 
 
@@ -204,10 +203,10 @@ def _read_tense(text: Text) -> str:
 
 
 def _compare_tenses(query: str, cached: str) -> str:
-    return _differ("tense", [query], [cached]) if query and cached and query != cached else ""
+    return differ([query], [cached]) if query and cached and query != cached else ""
 
 
-LANGUAGE: Final = Guard("language", lambda text: text.language, _compare_languages, None)
+LANGUAGE: Final = Guard("language", _read_language, _compare_languages, None)
 CODE: Final = Guard("code", lambda text: text.blocks, _compare_blocks, None)
 NUMBERS: Final = Guard("numbers", lambda text: text.quantities, _compare_quantities)
 POLARITY: Final = Guard("polarity", _read_stand, _compare_stands)

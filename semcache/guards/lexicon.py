@@ -150,11 +150,12 @@ def stem(word: str) -> str:
 
 
 def _singular(word: str) -> str:
-    if word.endswith("ies"):
+    """Without the ending of a plural, or of a verb in "y"."""
+    if word.endswith(("ies", "ied")):
         return word[:-3] + "y"
     if word.endswith(("sses", "ches", "shes", "xes", "zes")):
         return word[:-2]
-    return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
+    return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "is", "ics", "news")) else word
 
 
 def _has_vowel(text: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from semcache.guards.alignment import without_counterpart
-from semcache.guards.base import Guard
+from semcache.guards.base import Guard, differ
 from semcache.guards.lexicon import english
 from semcache.guards.text import Text
 
@@ -18,9 +18,9 @@ class _Named(NamedTuple):
 
 def _read(text: Text) -> _Named:
     known = english().known
-    words = [token for token in text.tokens if token.kind == "word"]
-    capitals = sum(token.raw[0].isupper() for token in words)
-    shouting = capitals > 0.6 * len(words) and len(words) > 2  # Title Case or ALL CAPS: a capital tells nothing
+    inner = [token for token in text.tokens if token.kind == "word" and not token.starts]
+    capitals = sum(token.raw[0].isupper() for token in inner)
+    shouting = len(inner) > 2 and capitals > 0.6 * len(inner)  # Title Case or ALL CAPS: a capital tells nothing
     aliased = {at for found in english().concepts.find(text.folds, text.stems) for at in range(found.start, found.end)}
     codes = frozenset(
         token.fold
@@ -43,9 +43,7 @@ def _read(text: Text) -> _Named:
 
 def _compare(query: _Named, cached: _Named) -> str:
     missing, extra = _missing(query, cached), _missing(cached, query)
-    if not missing and not extra:
-        return ""
-    return f"names: {', '.join(missing) or 'none'} / {', '.join(extra) or 'none'}"
+    return differ(missing, extra) if missing or extra else ""
 
 
 def _missing(ours: _Named, theirs: _Named) -> list[str]:

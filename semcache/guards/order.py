@@ -24,13 +24,17 @@ def _read(text: Text) -> _Parts:
     around: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
     for at, (word, stem) in enumerate(zip(text.folds, text.stems, strict=True)):
         if word in grammar["source"]:
-            source |= _phrase(text, content, at + 1, 1)
+            after = _phrase(text, content, at + 1, 1)
+            source |= after
+            around[word] = (_phrase(text, content, at - 1, -1), after)
         elif word in grammar["target"]:
             target |= _phrase(text, content, at + 1, 1)
             if not grammar["source"] & set(text.folds):
                 source |= _phrase(text, content, at - 1, -1)
         elif word in grammar["between"] or stem in english().verbs:
-            around[stem] = (_phrase(text, content, at - 1, -1), _phrase(text, content, at + 1, 1))
+            before, after = _phrase(text, content, at - 1, -1), _phrase(text, content, at + 1, 1)
+            passive = stem in english().verbs and text.folds[at + 1 : at + 2] == ("by",)
+            around[stem] = (after, before) if passive else (before, after)
     return _Parts(frozenset(source), frozenset(target), around, _first_sides(text))
 
 
@@ -65,15 +69,15 @@ def _phrase(text: Text, content: set[int], at: int, step: int) -> frozenset[str]
 
 def _compare(query: _Parts, cached: _Parts) -> str:
     if _swapped((query.source, query.target), (cached.source, cached.target)):
-        return f"order: from {_name(query.source)} to {_name(query.target)} / the other way round"
+        return f"from {_name(query.source)} to {_name(query.target)} / the other way round"
     for pivot in query.around.keys() & cached.around.keys():
         if _swapped(query.around[pivot], cached.around[pivot]):
             before, after = query.around[pivot]
-            return f"order: {_name(before)} {pivot} {_name(after)} / the other way round"
+            return f"{_name(before)} {pivot} {_name(after)} / the other way round"
     for line in query.poles.keys() & cached.poles.keys():
         if query.poles[line] == cached.poles[line][::-1]:
             first, second = (english().pole_names[Pole(line, side)] for side in query.poles[line][:2])
-            return f"order: {first} … {second} / the other way round"
+            return f"{first} … {second} / the other way round"
     return ""
 
 

@@ -229,10 +229,9 @@ class _Reader:
             return self._add(at, end, value * unit.factor, unit.base)
         if exact.startswith("0") and len(exact) > 1 and exact.isdigit():
             return self._add(at, end, value, f"id{len(exact)}")
-        # Without a unit "3.10" may be a version, which is not "3.1".
-        places = len(exact.partition(".")[2].rstrip("0")) if "." in exact else 0
-        written = len(exact.partition(".")[2]) if "." in exact else 0
-        unit_name = f"version{written}" if written != places and Fraction(int(value)) != value else ""
+        # Without a unit "3.10" may be a version, which is not "3.1"; "3.0" is 3, and "1,234.50" is an amount.
+        places = exact.partition(".")[2] if "," not in exact else ""
+        unit_name = f"version{len(places)}" if places.endswith("0") and places.strip("0") else ""
         return self._add(at, end, value, unit_name, needed=needed)
 
     def _date(self, at: int, end: int, value: Fraction) -> int:

@@ -222,7 +222,15 @@ def _expand(word: str) -> tuple[str, ...]:
 
 def _without_fillers(tokens: list[Token], lexicon: Lexicon) -> list[Token]:
     folds = [token.fold for token in tokens]
-    stop = {at for found in lexicon.fillers.find(folds, folds) for at in range(found.start, found.end)}
+    people = lexicon.grammar["speaker"] | lexicon.grammar["listener"]
+    stop = {
+        at
+        for found in lexicon.fillers.find(folds, folds)
+        # "Do you know me?" and "what do you know?" mean what they say.
+        if folds[found.end - 1] not in lexicon.grammar["leads_on"]
+        or (found.end < len(folds) and folds[found.end] not in people)
+        for at in range(found.start, found.end)
+    }
     kept = [token for at, token in enumerate(tokens) if at not in stop]
     return kept if any(token.kind != "symbol" for token in kept) else tokens
 

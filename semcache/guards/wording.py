@@ -10,21 +10,21 @@ from __future__ import annotations
 from typing import Final
 
 from semcache.guards.alignment import align
-from semcache.guards.base import ENGLISH, Guard
+from semcache.guards.base import ENGLISH, Guard, differ
 from semcache.guards.lexicon import english
 from semcache.guards.text import Text, Word
 
 
 def _compare(query: Text, cached: Text) -> str:
     if {query.language, cached.language} != ENGLISH:
-        # No list tells which words of these languages matter, or how they inflect: all do, as often as they stand there.
-        return "" if sorted(query.folds) == sorted(cached.folds) else "words: not the same in a language without lists"
+        # No list tells which words of these languages matter, or how they inflect: all do, as often as they occur.
+        return "" if sorted(query.folds) == sorted(cached.folds) else "other words, in a language without lists"
     if not query.words and not cached.words:
         return _compare_stems(query, cached)
     ours, theirs = align(query, cached)
     if not (ours and theirs) and not _strong(ours) and not _strong(theirs):
         return ""
-    return f"words: {_show(ours)} / {_show(theirs)}"
+    return differ((word.fold for word in ours), (word.fold for word in theirs))
 
 
 def _strong(words: list[Word]) -> bool:
@@ -37,11 +37,7 @@ def _compare_stems(query: Text, cached: Text) -> str:
     function = english().function
     ours = {token.stem for token in query.tokens if token.fold not in function}
     theirs = {token.stem for token in cached.tokens if token.fold not in function}
-    return "" if ours == theirs else f"words: {', '.join(sorted(ours - theirs))} / {', '.join(sorted(theirs - ours))}"
-
-
-def _show(words: list[Word]) -> str:
-    return ", ".join(word.fold for word in words) or "none"
+    return "" if ours == theirs else differ(sorted(ours - theirs), sorted(theirs - ours))
 
 
 WORDING: Final = Guard("wording", lambda text: text, _compare)

@@ -1,0 +1,163 @@
+"""What the guards stand on: tokens, stems, quantities, and words that are one word."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from fractions import Fraction
+
+import pytest
+
+from semcache.guards.alignment import align, derived, mistyped
+from semcache.guards.lexicon import english, irregular, language_words, stem
+from semcache.guards.text import read
+
+
+@pytest.mark.parametrize(
+    "forms",
+    [
+        "cancel cancels cancelled canceled cancelling",
+        "change changes changed changing",
+        "pay pays paid paying",
+        "city cities",
+        "try tries tried trying",
+        "child children",
+        "box boxes",
+        "class classes",
+        "call calls called calling",
+        "need needs needed",
+    ],
+)
+def test_inflections_have_one_stem(forms):
+    assert len({stem(form) for form in forms.split()}) == 1
+
+
+@pytest.mark.parametrize(
+    "words", ["use us", "new news", "bus busy", "need ned", "sing single", "wed weed"]
+)
+def test_different_words_keep_different_stems(words):
+    first, second = words.split()
+    assert stem(first) != stem(second)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "one"),
+    [
+        ("deliver", "delivery", True),
+        ("activate", "activation", True),
+        ("cancel", "cancellation", True),
+        ("german", "germany", True),
+        ("employer", "employee", False),
+        ("prison", "prisoner", False),
+        ("harmful", "harmless", False),
+        ("austria", "australia", False),
+        ("table", "tablet", False),
+        ("car", "card", False),
+    ],
+)
+def test_derived_words(a, b, one):
+    assert derived(stem(a), stem(b)) is one
+    assert derived(stem(b), stem(a)) is one
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "slip"),
+    [
+        ("password", "pasword", True),
+        ("account", "acount", True),
+        ("package", "pacakge", True),
+        ("weather", "whether", False),  # both ordinary
+        ("form", "from", False),
+        ("iran", "iraq", False),
+        ("zamboni", "zambonni", True),
+        ("jansen", "jensen", False),  # two names
+        ("3-day", "4-day", False),
+    ],
+)
+def test_slips_of_the_fingers(a, b, slip):
+    assert mistyped(a, b) is slip
+    assert mistyped(b, a) is slip
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "unit"),
+    [
+        ("5 pm", 17 * 60, "clock"),
+        ("12 am", 0, "clock"),
+        ("12 p.m.", 720, "clock"),
+        ("5 o'clock", 300, "clock12"),
+        ("half past four", 270, "clock12"),
+        ("1,234.50", Fraction("1234.50"), ""),
+        ("1,234,567", 1234567, ""),
+        ("3.10", Fraction("3.1"), "version2"),
+        ("3.5 kg", 3500, "gram"),
+        ("fifteen percent", 15, "percent"),
+        ("$20k", 20000, "dollar"),
+        ("two million", 2000000, ""),
+        ("thirty-second", 32, "th"),
+        ("5 seconds", 5, "second"),
+        ("an hour", 3600, "second"),
+        ("three years", 36, "month"),
+    ],
+)
+def test_one_quantity(text, value, unit):
+    (quantity,) = read(text).quantities
+    assert (quantity.value, quantity.unit) == (value, unit)
+
+
+@pytest.mark.parametrize("text", ["5/6/2024", "3 + 4", "2025/26", "flat 48b", "A380", "192.168.0.1", "24/7"])
+def test_codes_are_no_quantities(text):
+    assert read(text).quantities == ()
+    assert any(token.kind == "code" for token in read(text).tokens)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("I can't, won't and shouldn't", "i can not will not and should not"),
+        ("what's Anna's plan", "what is anna plan"),
+        ("they’re here", "they are here"),
+        ("Hi there, could you please tell me the price? Thanks!", "the price"),
+        ("do you know me", "do you know me"),
+        ("hello", "hello"),
+    ],
+)
+def test_tokens(text, tokens):
+    assert " ".join(read(text).folds) == tokens
+
+
+def test_words_without_counterpart():
+    ours, theirs = align(read("Can I log in with a phone number?"), read("Can I login by telephone number on Sunday?"))
+    assert ours == []
+    assert [word.fold for word in theirs] == ["sunday"]
+
+
+def test_no_word_stands_for_and_against_itself_in_one_line_of_opposites():
+    for pole, entry in english().pole_names.items():
+        sides = {found.value for found in english().poles.find(entry.split(), entry.split())}
+        for values in sides:
+            lines = [value.line for value in values]
+            assert len(set(lines)) == len(lines), (pole, entry)
+
+
+def test_lexicons_are_lower_case_and_hold_no_entry_that_cannot_be_found():
+    for entry in english().pole_names.values():
+        folds = tuple(entry.split())
+        assert entry == entry.casefold()
+        assert list(english().poles.find(folds, tuple(stem(word) for word in folds))), entry
+    assert all(form != base for form, base in irregular().items() if form != "reads")
+    assert all(len(words) > 15 for words in language_words().values())
+
+
+def test_a_long_text_is_read_in_bounded_time_and_memory():
+    text = "word " * 5000 + "1 " * 2000 + "`x` " * 100
+    assert len(read(text).tokens) == 7000
+
+
+def test_importing_the_policy_reads_no_lexicon_and_no_heavy_package():
+    code = (
+        "import sys, semcache.policy; from semcache.guards.lexicon import english; "
+        "assert english.cache_info().currsize == 0; "
+        "assert not {'numpy', 'faiss', 'onnxruntime', 'redis', 'tokenizers'} & set(sys.modules), sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
