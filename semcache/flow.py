@@ -349,6 +349,7 @@ def _keep(ctx: Call, key: Key, reply: Reply, latency: float) -> Generator[Step, 
     outcome.stored = yield Write(entry)
     if outcome.stored:
         outcome.entry_id = key.id
+        outcome.ttl_s = ttl
 
 
 def _hit(ctx: Call, entry: Entry, similarity: float, layer: Layer) -> Answered:
@@ -358,7 +359,10 @@ def _hit(ctx: Call, entry: Entry, similarity: float, layer: Layer) -> Answered:
     outcome.reason = ""
     outcome.similarity = similarity
     outcome.entry_id = entry.key.id
-    outcome.age_s = max(0.0, ctx.now() - entry.created_at)
+    now = ctx.now()
+    outcome.age_s = max(0.0, now - entry.created_at)
+    if entry.expires_at is not None:
+        outcome.ttl_s = entry.expires_at - now
     outcome.usage = entry.usage
     outcome.upstream_latency_s = entry.latency_s
     return Answered(entry.response)

@@ -211,6 +211,7 @@ class Outcome:
         reason: Why a call was bypassed, missed, or not stored.
         entry_id: The entry that answered, or that was written.
         age_s: Seconds since the served entry was stored.
+        ttl_s: Seconds that the served or stored entry still lives; ``None`` if for ever.
         usage: Tokens of the call: spent on a miss, saved on a hit.
         usd_micro: Price of ``usage`` in millionths of a dollar; ``None`` when the model has no known price.
         seconds: Wall time by phase: ``lookup``, ``embed``, ``upstream``, ``total``.
@@ -227,6 +228,7 @@ class Outcome:
     model: str | None = None
     entry_id: int | None = None
     age_s: float | None = None
+    ttl_s: float | None = None
     usage: Usage | None = None
     usd_micro: int | None = None
     upstream_latency_s: float | None = None

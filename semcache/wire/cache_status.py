@@ -19,6 +19,8 @@ def cache_status(outcome: Outcome, *, refresh: bool = False) -> str:
         parts.append("hit")
         if outcome.entry_id is not None:
             parts.append(f'key="{outcome.entry_id}"')
+        if outcome.ttl_s is not None:
+            parts.append(f"ttl={max(0, int(outcome.ttl_s))}")
         parts.append(f"detail={outcome.layer}")
         if outcome.layer == "semantic" and outcome.similarity is not None:
             parts.append(f"similarity={outcome.similarity:.3f}")

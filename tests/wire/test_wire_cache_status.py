@@ -21,6 +21,7 @@ EXACT = Outcome("hit", layer="exact", similarity=1.0, entry_id=7)
     ("outcome", "header"),
     [
         (EXACT, 'semcache; hit; key="7"; detail=exact'),
+        (replace(EXACT, ttl_s=59.9), 'semcache; hit; key="7"; ttl=59; detail=exact'),
         (
             replace(EXACT, layer="semantic", similarity=0.97346),
             'semcache; hit; key="7"; detail=semantic; similarity=0.973',
