@@ -81,6 +81,7 @@ class Connection:
         self.commits = 0
         self.quiet: object = None
         self.usable = True
+        _make_file(path)
         self.db = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
         try:
             if not _is_ready(self.db, path):
@@ -132,15 +133,22 @@ class Database:
         Raises:
             ConfigurationError: The file cannot be opened or is not a store of this version.
         """
-        with contextlib.suppress(StoreError):
+        try:
             self._idle.append(self._open())
+        except OSError as error:
+            raise ConfigurationError(f"cannot open {self._path}: {error.strerror}") from error
+        except StoreError:
+            pass
+        except sqlite3.Error as error:
+            if "unable to open" in str(error):
+                raise ConfigurationError(f"cannot open {self._path}: it is no file, or not yours") from error
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """A connection for this thread alone.
 
         Raises:
-            StoreError: In place of whatever ``sqlite3`` raises, here and in the body.
+            StoreError: In place of whatever goes wrong with the file, here and in the body.
         """
         connection = self._acquire()
         try:
@@ -189,8 +197,9 @@ class Database:
             except IndexError:
                 try:
                     connection = self._open()
-                except ConfigurationError as error:  # too late to tell whoever chose the file
-                    raise StoreError(str(error)) from error
+                # A ConfigurationError is too late to tell whoever chose the file.
+                except (sqlite3.Error, OSError, ConfigurationError) as error:
+                    raise StoreError(f"{self._path}: {error}") from error
             connection.lock.acquire()
             if connection.usable:
                 return connection
@@ -202,13 +211,10 @@ class Database:
             if self._closed:
                 raise StoreError(f"{self._path}: the store is closed")
             try:
-                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
                 connection = Connection(self._path, wait_s=self._wait_s)
-            except OSError as error:
-                raise ConfigurationError(f"cannot open {self._path}: {error.strerror}") from error
-            except sqlite3.Error as error:
+            except sqlite3.DatabaseError as error:
                 if not _is_damage(error):
-                    raise StoreError(f"{self._path}: {error}") from error
+                    raise
                 moved = self._set_aside(_inode(self._path))
                 connection = Connection(self._path, wait_s=self._wait_s)
             self._all.add(connection)
@@ -218,15 +224,18 @@ class Database:
     def _set_aside(self, inode: int | None) -> Path | None:
         """Move the damaged file away, unless another process has done so and the path names a new one."""
         self._close_all()
-        with _exclusive(self._path.parent):
-            if inode is None or _inode(self._path) != inode:
-                return None
-            aside = f"{self._path}.damaged-{time.strftime('%Y%m%dT%H%M%S')}"
-            # The log first: a new file must never meet an old log.
-            for suffix in ("-wal", "-shm", ""):
-                with contextlib.suppress(FileNotFoundError):
-                    os.replace(f"{self._path}{suffix}", f"{aside}{suffix}")
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        try:
+            with _exclusive(self._path.parent):
+                if inode is None or _inode(self._path) != inode:
+                    return None
+                aside = f"{self._path}.damaged-{time.strftime('%Y%m%dT%H%M%S')}"
+                # The log first: a new file must never meet an old log.
+                for suffix in ("-wal", "-shm", ""):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.replace(f"{self._path}{suffix}", f"{aside}{suffix}")
+                _make_file(self._path)
+        except OSError as error:
+            raise StoreError(f"{self._path} is damaged and cannot be moved: {error}") from error
         return Path(aside)
 
     def _tell(self, moved: Path | None) -> None:
@@ -273,18 +282,19 @@ def _create(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _is_ready(db: sqlite3.Connection, path: Path) -> bool:
+    # In this order: another process may make the store, in one transaction, between two of these.
+    if db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None:
+        return False
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if application == APPLICATION_ID and version == SCHEMA_VERSION:
-        return True
-    if application == APPLICATION_ID:
+    if application != APPLICATION_ID:
+        raise ConfigurationError(f"{path} is a database of another program: name another file")
+    if version != SCHEMA_VERSION:
         raise ConfigurationError(
             f"{path} is a store of format {version}, and this version reads format {SCHEMA_VERSION}: "
             "delete the file (it is only a cache) or name another"
         )
-    if db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None:
-        raise ConfigurationError(f"{path} is a database of another program: name another file")
-    return False
+    return True
 
 
 def _switch_to_wal(db: sqlite3.Connection) -> None:
@@ -313,6 +323,12 @@ def _statements(script: str) -> Iterator[str]:
 def _is_damage(error: sqlite3.Error) -> bool:
     # The codes of errors are not in Python 3.10.
     return "malformed" in str(error) or "not a database" in str(error)
+
+
+def _make_file(path: Path) -> None:
+    # Exclusively: opening and closing the file would drop the locks that other connections of this process hold.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _inode(path: Path) -> int | None:

@@ -141,7 +141,7 @@ class StoreModel(RuleBasedStateMachine):
         self.store.close()
 
 
-SETTINGS = settings(max_examples=150, stateful_step_count=30, deadline=None)
+SETTINGS = settings(max_examples=50, stateful_step_count=25, deadline=None)
 
 
 class MemoryModel(StoreModel):

@@ -6,8 +6,10 @@ import os
 import signal
 import sqlite3
 import stat
+import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -124,6 +126,19 @@ def test_a_fork_leaves_the_log_to_both(tmp_path: Path) -> None:
     os.write(close, b"x")
     assert exit_code(child) == -signal.SIGKILL
     assert SqliteStore(path, budget_s=5).get(late.key) == as_stored(late)
+
+
+def test_another_process_that_closes_leaves_the_log_in_use(tmp_path: Path) -> None:
+    """POSIX drops a process's locks on a file whenever it closes any descriptor of that file."""
+    store = SqliteStore(tmp_path / "store.db", budget_s=5)
+    with ThreadPoolExecutor(4) as pool:  # several connections, opened one after another
+        list(pool.map(lambda i: [store.put(make_entry(f"{i}/{j}")) for j in range(20)], range(4)))
+    assert len(store._file._all) > 1
+
+    script = "import sys; from semcache.stores import SqliteStore; SqliteStore(sys.argv[1]).close()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", script, store.path], check=True, env=environment)
+    assert (tmp_path / "store.db-wal").exists()
 
 
 def test_connections_of_ended_threads_are_used_again(tmp_path: Path) -> None:
