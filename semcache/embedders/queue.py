@@ -19,6 +19,7 @@ from semcache.embedders import _fork
 from semcache.embedders._resolve import source_of
 from semcache.embedders.base import Embedder, check_texts, unit_rows
 from semcache.errors import ConfigurationError, EmbedderError
+from semcache.events import logger
 from semcache.types import Event
 
 if TYPE_CHECKING:
@@ -221,7 +222,8 @@ class EmbeddingQueue:
                 slot = self._waiting[text] = _Slot(text)
             slot.deadline = max(slot.deadline, time.monotonic() + timeout)
             slot.wakers.append(wake)
-            if self._worker is None:
+            # A function that raises SystemExit takes the thread with it.
+            if self._worker is None or not self._worker.is_alive():
                 self._worker = threading.Thread(target=self._work, name="semcache-embed", daemon=True)
                 self._worker.start()
             self._changed.notify()
@@ -305,8 +307,12 @@ class EmbeddingQueue:
         return vectors
 
     def _report(self, error: EmbedderError) -> None:
-        if self._on_event is not None:
+        if self._on_event is None:
+            return
+        try:
             self._on_event(Event("embedder_error", str(error), error))
+        except Exception:
+            logger.exception("an event hook failed on embedder_error")
 
 
 class _Slot:

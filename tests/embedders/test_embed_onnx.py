@@ -125,26 +125,33 @@ def test_a_character_never_makes_more_tokens_than_the_short_cut_assumes() -> Non
         assert tokenizer._unknown not in tokenizer.encode(f"a{chr(code)}b")
 
 
-def test_control_tokens_in_a_users_text_are_words(default: OnnxEmbedder) -> None:
-    tokens = default._tokens().encode("[SEP]")
-    assert tokens[0] == 101
-    assert tokens[-1] == 102
-    assert 102 not in tokens[1:-1]
-
-
-def test_short_texts_are_not_padded_to_a_fixed_length(tmp_path: Path) -> None:
-    from tokenizers import Tokenizer
-
-    folder = tiny_bert.write_folder(tmp_path / "m", layers=1, heads=2, hidden=16)
-    plain = OnnxEmbedder(folder).embed(["how reset password"])
-    tokenizer: Tokenizer = OnnxEmbedder(folder)._tokens()._tokenizer
+@pytest.fixture
+def trapped(tmp_path: Path) -> Path:
+    """A model whose tokenizer.json has the settings of the hub's files: padding, truncation, control tokens."""
+    folder = tiny_bert.write_folder(tmp_path / "trapped", layers=1, heads=2, hidden=16)
+    tokenizer = OnnxEmbedder(folder)._tokens()._tokenizer
     tokenizer.enable_padding(length=128)
     tokenizer.enable_truncation(16)
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
     tokenizer.save(str(folder / "tokenizer.json"))
-    trapped = OnnxEmbedder(folder)
-    assert len(trapped._tokens().encode("how reset password")) == 5
-    assert trapped.fits("we " * 100)
-    np.testing.assert_allclose(trapped.embed(["how reset password"]), plain, atol=1e-6)
+    return folder
+
+
+def test_a_tokenizer_files_padding_and_truncation_are_overruled(trapped: Path, tmp_path: Path) -> None:
+    plain = OnnxEmbedder(tiny_bert.write_folder(tmp_path / "plain", layers=1, heads=2, hidden=16))
+    embedder = OnnxEmbedder(trapped)
+    assert len(embedder._tokens().encode("how reset password")) == 5
+    assert embedder.fits("we " * 100)
+    texts = ["how reset password", "we " * 100]
+    np.testing.assert_allclose(embedder.embed(texts), plain.embed(texts), atol=1e-6)
+
+
+def test_control_tokens_in_a_users_text_are_words(default: OnnxEmbedder, trapped: Path) -> None:
+    for embedder in (default, OnnxEmbedder(trapped)):
+        first, *words, last = embedder._tokens().encode("[SEP]")
+        assert first not in words
+        assert last not in words
+        assert len(words) >= 3
 
 
 def test_the_fingerprint_tells_window_pooling_tokenizer_and_weights_apart(tmp_path: Path) -> None:

@@ -169,6 +169,7 @@ def test_a_stall_costs_the_budget_once_and_then_nothing(letters: Letters) -> Non
         assert letters.calls == [["warm"], ["a"]]
         letters.open.set()
         until(lambda: not queue._stalled)
+        queue._budget_s = PATIENT_S
         np.testing.assert_allclose(queue.embed("c"), unit("c"), atol=1e-6)
 
 
@@ -194,14 +195,14 @@ def test_loading_has_an_allowance_of_its_own(letters: Letters) -> None:
 def test_a_full_queue_is_no_stall_and_late_texts_are_not_embedded(letters: Letters) -> None:
     events: list[Event] = []
     with (
-        queue_of(letters, budget_s=1.0, max_batch=1, on_event=events.append) as queue,
+        queue_of(letters, budget_s=1.5, max_batch=1, on_event=events.append) as queue,
         ThreadPoolExecutor(40) as pool,
     ):
         queue.embed("warm")
         embed = letters.__call__
 
         def slow(texts: list[str]) -> np.ndarray:
-            time.sleep(0.1)
+            time.sleep(0.08)
             return embed(texts)
 
         queue._embedder._function = slow  # type: ignore[attr-defined]
@@ -263,6 +264,31 @@ def test_an_interrupt_passes_through_and_leaves_the_queue_usable(letters: Letter
         letters.error = KeyboardInterrupt()
         with pytest.raises(KeyboardInterrupt):
             queue.embed("a")
+        letters.error = None
+        queue.embed("a")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_function_that_ends_its_thread_leaves_the_queue_usable(letters: Letters) -> None:
+    with queue_of(letters) as queue:
+        letters.error = SystemExit()
+        with pytest.raises(EmbedderError, match="interrupted"):
+            queue.embed("a")
+        until(lambda: queue._worker is not None and not queue._worker.is_alive())
+        letters.error = None
+        np.testing.assert_allclose(queue.embed("a"), unit("a"), atol=1e-6)
+
+
+def test_an_event_hook_that_raises_changes_nothing(letters: Letters) -> None:
+    def broken(event: Event) -> None:
+        raise RuntimeError("hook")
+
+    with queue_of(letters, on_event=broken) as queue:
+        queue._breaker = Breaker(cooldown_s=0.0)
+        letters.error = ValueError("no")
+        for _ in range(2):
+            with pytest.raises(EmbedderError, match="no"):
+                queue.embed("a")
         letters.error = None
         queue.embed("a")
 
@@ -407,7 +433,7 @@ def test_a_child_forked_in_the_middle_of_a_batch_works(letters: Letters, inline:
 
 def test_the_default_embedder_through_the_queue() -> None:
     embedder = OnnxEmbedder()
-    queue = EmbeddingQueue(embedder)
+    queue = EmbeddingQueue(embedder, budget_s=PATIENT_S)
     assert (queue.dim, queue.fingerprint, queue.source) == (384, embedder.fingerprint, embedder.source)
     assert queue.fits("short")
     assert not queue.fits("long " * 300)
