@@ -42,6 +42,8 @@ def members(ids: Ids, wanted: Collection[int]) -> Mask:
 
 def by_partition(keys: Ids) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
     """Each distinct key, with the numbers of the rows that have it in their order."""
+    if not len(keys):
+        return
     order = np.argsort(keys, kind="stable")
     ends = np.flatnonzero(np.diff(keys[order])) + 1
     for rows in np.split(order, ends):

@@ -11,7 +11,6 @@ import math
 import os
 import struct
 import tempfile
-from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -119,16 +118,13 @@ def _read_from(file: BinaryIO) -> Snapshot:
     digest.update(prefix)
     digest.update(header)
     fields = json.loads(header)
-    described: Mapping[str, tuple[str, list[int]]] = fields["arrays"]
+    described = [_array_of(name, *entry) for name, entry in fields["arrays"].items()]
     # Sizes are checked before memory is taken, since they may be wrong until the digest has been compared.
-    expected = len(prefix) + len(header) + digest.digest_size
-    expected += sum(np.dtype(dtype).itemsize * math.prod(shape) for dtype, shape in described.values())
-    if expected != size or any(n < 0 for _, shape in described.values() for n in shape):
+    expected = len(prefix) + len(header) + sum(each.bytes for each in described) + digest.digest_size
+    if expected != size:
         raise ValueError(f"{size} bytes, expected {expected}")
     arrays: dict[str, Array] = {}
-    for name, (dtype, shape) in described.items():
-        if dtype not in _DTYPES:
-            raise ValueError(f"unexpected type {dtype}")
+    for name, dtype, shape in described:
         array = np.empty(shape, dtype=dtype)
         raw = _raw(array)
         if file.readinto(raw) != len(raw):  # type: ignore[attr-defined]
@@ -138,6 +134,22 @@ def _read_from(file: BinaryIO) -> Snapshot:
     if file.read() != digest.digest():
         raise ValueError("checksum does not match")
     return Snapshot(str(fields["kind"]), int(fields["dim"]), dict(fields["meta"]), arrays)
+
+
+class _Described(NamedTuple):
+    name: str
+    dtype: str
+    shape: list[int]
+
+    @property
+    def bytes(self) -> int:
+        return np.dtype(self.dtype).itemsize * math.prod(self.shape)
+
+
+def _array_of(name: str, dtype: str, shape: list[int]) -> _Described:
+    if dtype not in _DTYPES or not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise ValueError(f"unexpected array {dtype!r} {shape!r}")
+    return _Described(name, dtype, shape)
 
 
 def expect(snapshot: Snapshot, kind: str, dim: int) -> None:
