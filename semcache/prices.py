@@ -204,9 +204,7 @@ def _from_genai_prices(model: str) -> ModelPrice | None:
     if plain is None or output is None:
         return None
     # A provider that names no price for its prompt cache charges those tokens as plain input.
-    read, write = (
-        plain if price is None else price for price in (found.cache_read_mtok, found.cache_write_mtok)
-    )
+    read, write = (plain if price is None else price for price in (found.cache_read_mtok, found.cache_write_mtok))
     prices = (plain, read, write, output)
     steps = sorted({step.start for price in prices for step in getattr(price, "tiers", ())})
 
