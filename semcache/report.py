@@ -146,7 +146,11 @@ class RunReport:
         else:
             rows.append(("wrong hits", "?", "no labels"))
         rows += [
-            ("tokens saved", f"{books.saved.tokens:,}", f"{books.collapsed.tokens:,} more by collapsed calls"),
+            (
+                "tokens saved",
+                _count(books.saved.known_tokens),
+                f"{_count(books.collapsed.known_tokens)} by collapsed calls",
+            ),
             ("money saved", _dollars(books.saved.usd), f"spent {_dollars(books.spent.usd)}"),
         ]
         return rows
@@ -173,6 +177,10 @@ def _percentiles(sample: array[float]) -> dict[str, float] | None:
         return ordered[math.ceil(share * len(ordered)) - 1] * 1000
 
     return {"p50": nearest_rank(0.5), "p99": nearest_rank(0.99)}
+
+
+def _count(number: int | None) -> str:
+    return "?" if number is None else f"{number:,}"
 
 
 def _dollars(amount: Decimal | None) -> str:
