@@ -42,7 +42,9 @@ class Evidence:
         date: ISO 8601 date of the measurement.
         hits: Hits on the data that the threshold was tested on.
         wrong_hits: How many of them were wrong.
+        requests: Requests of that data.
         max_false_hit_rate: The upper bound that was shown for wrong hits / hits.
+        max_unsafe_rate: The upper bound that was shown for wrong hits / requests.
         confidence: The confidence of that bound.
         note: Anything a reader should know.
     """
@@ -52,7 +54,9 @@ class Evidence:
     date: str = ""
     hits: int = 0
     wrong_hits: int = 0
+    requests: int = 0
     max_false_hit_rate: float | None = None
+    max_unsafe_rate: float | None = None
     confidence: float | None = None
     note: str = ""
 

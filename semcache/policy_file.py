@@ -34,7 +34,9 @@ _EVIDENCE: Final[_Fields] = {
     "date": "text",
     "hits": "count",
     "wrong_hits": "count",
+    "requests": "count",
     "max_false_hit_rate": "number",
+    "max_unsafe_rate": "number",
     "confidence": "number",
     "note": "text",
 }

@@ -78,7 +78,7 @@ def read_logs(paths: Iterable[str | PathLike[str]], fields: Fields = _USUAL) -> 
     for path in paths:
         path = fspath(path)
         number = 0
-        for number, row in _rows(path):
+        for number, row in read_rows(path):
             try:
                 record = _record(row, fields)
             except (ValueError, TypeError) as error:
@@ -88,7 +88,12 @@ def read_logs(paths: Iterable[str | PathLike[str]], fields: Fields = _USUAL) -> 
             raise InputError("the log is empty; expected one JSON object with text or messages a line", path=path)
 
 
-def _rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def read_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The rows of a JSON Lines or CSV file with their 1-based line numbers, whatever their fields mean.
+
+    Raises:
+        InputError: The file cannot be read, or a line is no row.
+    """
     number = 0
     try:
         with open(path, "rb") as raw:
