@@ -96,11 +96,11 @@ class EmbedderContract:
         first = _build(definition).fingerprint
         assert first
         assert first == _build(definition).fingerprint
-        assert first == _in_fresh_process(f"{definition}\nprint(embedder.fingerprint)")
+        assert first == in_fresh_process(f"{definition}\nprint(embedder.fingerprint)")
 
     def test_building_loads_nothing(self, definition: str) -> None:
         code = f"{definition}\nimport sys\nprint(sorted(set({self.heavy!r}) & set(sys.modules)))"
-        assert _in_fresh_process(code) == "[]"
+        assert in_fresh_process(code) == "[]"
 
     def test_short_texts_fit_and_huge_ones_do_not(self, embedder: Embedder) -> None:
         assert [text for text in self.texts if text and not embedder.fits(text)] == []
@@ -142,7 +142,7 @@ class EmbedderContract:
         busy = threading.Thread(target=_keep_busy, args=(embedder, self.texts, stop))
         busy.start()
         try:
-            answers = [_in_forked_child(lambda: embedder.embed(self.texts[:1]).tobytes()) for _ in range(5)]
+            answers = [in_forked_child(lambda: embedder.embed(self.texts[:1]).tobytes()) for _ in range(5)]
         finally:
             stop.set()
             busy.join()
@@ -162,7 +162,8 @@ def _build(definition: str) -> Embedder:
     return embedder
 
 
-def _in_fresh_process(code: str) -> str:
+def in_fresh_process(code: str) -> str:
+    """What ``code`` prints in a new interpreter that finds the same modules."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
     assert run.returncode == 0, run.stderr
@@ -174,8 +175,8 @@ def _keep_busy(embedder: Embedder, texts: tuple[str, ...], stop: threading.Event
         embedder.embed(texts)
 
 
-def _in_forked_child(work: Callable[[], bytes]) -> bytes:
-    """What ``work`` returns in a child (a few kB at most). A child that hangs or fails fails the test."""
+def in_forked_child(work: Callable[[], bytes]) -> bytes:
+    """What ``work`` returns in a forked child (a few kB at most). A child that hangs or fails fails the test."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

@@ -16,6 +16,7 @@ from semcache.embedders import OnnxEmbedder, _model
 from semcache.embedders._bert_graph import FLOAT, INT64, _field, _Graph
 from semcache.embedders._tokenizer import TextTokenizer
 from semcache.errors import ConfigurationError, EmbedderError
+from semcache.testing.embedder_contract import in_forked_child
 
 HERE = Path(__file__).parent
 QUESTIONS = (HERE / "questions.txt").read_text(encoding="utf-8").splitlines()
@@ -208,6 +209,15 @@ def test_dynamically_quantised_models_embed_one_text_at_a_time(tmp_path: Path) -
     together = runner.run([tokens.encode(text) for text in ("we", "how", "sun")], tokens.pad_id)
     together /= np.linalg.norm(together, axis=1, keepdims=True)
     assert np.einsum("ij,ij->i", together, alone).min() < 0.9999, "this graph does not show the fault"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_forked_while_the_model_is_loading_loads_it_itself() -> None:
+    embedder = OnnxEmbedder()
+    with embedder._lock:
+        answer = in_forked_child(lambda: embedder.embed(["x"]).tobytes())
+    np.testing.assert_allclose(np.frombuffer(answer, np.float32), embedder.embed(["x"])[0], atol=1e-5)
 
 
 def test_damaged_weights_are_named_and_not_used(tmp_path: Path) -> None:

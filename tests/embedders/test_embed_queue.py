@@ -18,10 +18,11 @@ from semcache.breaker import Breaker
 from semcache.embedders import CallableEmbedder, EmbeddingQueue, OnnxEmbedder
 from semcache.embedders import queue as queue_module
 from semcache.errors import ConfigurationError, EmbedderError
-from semcache.testing.embedder_contract import _in_forked_child
+from semcache.testing.embedder_contract import in_forked_child
 from semcache.types import Event
 
-PATIENT_S = 30.0
+PATIENT_S = 8.0
+"""Less than the worker's idle time, after which it would find by itself what nobody told it of."""
 
 
 class Letters:
@@ -427,7 +428,26 @@ def test_a_child_forked_in_the_middle_of_a_batch_works(letters: Letters, inline:
             return queue.embed("in the child").tobytes()
 
         with held(letters, queue, pool):
-            answer = _in_forked_child(child)
+            answer = in_forked_child(child)
+        np.testing.assert_allclose(np.frombuffer(answer, np.float32), unit("in the child"), atol=1e-6)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_forked_while_another_thread_holds_the_locks_works(letters: Letters) -> None:
+    with queue_of(letters) as queue, ThreadPoolExecutor(1) as pool:
+        taken, release = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with queue._changed, queue._memo._lock:
+                taken.set()
+                release.wait(PATIENT_S)
+
+        holding = pool.submit(hold)
+        assert taken.wait(PATIENT_S)
+        answer = in_forked_child(lambda: queue.embed("in the child").tobytes())
+        release.set()
+        holding.result(PATIENT_S)
         np.testing.assert_allclose(np.frombuffer(answer, np.float32), unit("in the child"), atol=1e-6)
 
 

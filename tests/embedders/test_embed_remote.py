@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ from embedding_server import DIM, EmbeddingServer, serve, vectors
 
 from semcache.embedders import CallableEmbedder, RemoteEmbedder
 from semcache.errors import ConfigurationError, EmbedderError
+from semcache.testing.embedder_contract import in_forked_child
 
 PATIENT_S = 30.0
 
@@ -59,6 +61,16 @@ def test_a_connection_that_the_server_closed_is_opened_again(server: EmbeddingSe
     for text in ("a", "b", "c"):
         np.testing.assert_allclose(embedder.embed([text]), unit([text]), atol=1e-6)
     assert len(server.requests) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_opens_a_connection_of_its_own(server: EmbeddingServer) -> None:
+    embedder = RemoteEmbedder(server.url, "letters", timeout_s=PATIENT_S)
+    embedder.embed(["parent"])
+    in_forked_child(lambda: embedder.embed(["child"]).tobytes())
+    embedder.embed(["parent again"])
+    assert server.connections == 2
 
 
 @pytest.mark.parametrize("status", [400, 401, 429, 500, 503])

@@ -15,7 +15,7 @@ from test_embed_onnx import FP32, HERE, QUESTIONS, assert_same_space, by_sentenc
 
 from semcache.embedders import OnnxEmbedder, SentenceTransformerEmbedder, _model, resolve
 from semcache.errors import EmbedderError
-from semcache.testing.embedder_contract import EmbedderContract, _in_fresh_process
+from semcache.testing.embedder_contract import EmbedderContract, in_fresh_process
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_the_fingerprint_of_a_name_comes_from_what_was_loaded(folder: Path) -> N
         f"e = SentenceTransformerEmbedder({str(folder)!r}); e._folder = None\n"
         "print(e.fingerprint)"
     )
-    assert _in_fresh_process(code) == first
+    assert in_fresh_process(code) == first
     changed = SentenceTransformerEmbedder(folder)
     changed._folder = None
     changed._load().max_seq_length = 128
@@ -96,7 +96,7 @@ def test_a_name_that_cannot_be_found_is_trouble(monkeypatch: pytest.MonkeyPatch)
         "except EmbedderError as error: print('trouble')"
     )
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert _in_fresh_process(code) == "trouble"
+    assert in_fresh_process(code) == "trouble"
 
 
 def test_a_broken_folder_is_trouble(tmp_path: Path) -> None:
