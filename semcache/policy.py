@@ -2,7 +2,7 @@
 
 A policy lives in code or in a TOML file::
 
-    threshold = 0.88
+    threshold = 0.92
     ttl = 86400.0
 
     [namespaces.weather]
@@ -95,7 +95,7 @@ class Policy:
         ConfigurationError: A value out of its range, or a guard of an unknown name.
     """
 
-    threshold: float = 0.86
+    threshold: float = 0.9
     uncovered_threshold: float = 0.97
     guards: tuple[str, ...] = tuple(GUARDS)
     semantic: bool = True

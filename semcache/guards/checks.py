@@ -37,7 +37,19 @@ def _compare_quantities(query: tuple[Quantity, ...], cached: tuple[Quantity, ...
     if query == cached:
         return ""
     missing, extra = _unmatched(query, cached), _unmatched(cached, query)
-    return differ(missing, extra) if missing or extra else ""
+    if missing or extra:
+        return differ(missing, extra)
+    return _reordered(query, cached)
+
+
+def _reordered(query: tuple[Quantity, ...], cached: tuple[Quantity, ...]) -> str:
+    """Equal quantities of one unit in another order: "from 5 to 20 GB" is not "from 20 to 5 GB"."""
+    for unit in {quantity.unit for quantity in query if quantity.needed}:
+        ours = [quantity for quantity in query if quantity.unit == unit and quantity.needed]
+        theirs = [quantity for quantity in cached if quantity.unit == unit and quantity.needed]
+        if len(ours) == len(theirs) and [one.value for one in ours] != [one.value for one in theirs]:
+            return differ([" … ".join(one.text for one in ours)], [" … ".join(one.text for one in theirs)])
+    return ""
 
 
 def _unmatched(ours: tuple[Quantity, ...], theirs: tuple[Quantity, ...]) -> list[str]:

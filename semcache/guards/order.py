@@ -23,7 +23,10 @@ def _read(text: Text) -> _Parts:
     target: set[str] = set()
     around: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
     for at, (word, stem) in enumerate(zip(text.folds, text.stems, strict=True)):
-        if word in grammar["source"]:
+        if word in grammar["contrast"]:
+            before = frozenset(other.stem for other in text.words if other.at < at)
+            around[word] = (before, frozenset(other.stem for other in text.words if other.at > at))
+        elif word in grammar["source"]:
             after = _phrase(text, content, at + 1, 1)
             source |= after
             around[word] = (_phrase(text, content, at - 1, -1), after)
