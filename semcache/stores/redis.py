@@ -158,8 +158,19 @@ class RedisStore(PersistentStore):
     # Reading ------------------------------------------------------------------------------------------------------
 
     def _load(self, id: int) -> bytes | None:
-        data: bytes | None = self._call(self._client.get, self._key(id))
+        data: bytes | None = self._call(self._client.get if self._cluster else self._get_directly, self._key(id))
         return data
+
+    def _get_directly(self, key: str) -> Any:
+        """GET on a pooled connection. The client's own ``get`` spends as long again on retries and metrics."""
+        pool = self._client.connection_pool
+        connection = pool.get_connection()
+        try:
+            # Both drop the connection when they fail, so that no late answer is read by the next caller.
+            connection.send_command("GET", key)
+            return connection.read_response()
+        finally:
+            pool.release(connection)
 
     def _load_many(self, ids: Sequence[int]) -> list[bytes | None]:
         if not ids:
