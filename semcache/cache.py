@@ -410,6 +410,8 @@ def _semantic_tier(
     from semcache.semantic import SemanticTier
 
     queue = EmbeddingQueue(resolve(embedder), budget_s=policy.embed_budget_s, on_event=emit)
+    if policy.evidence is not None:
+        policy.check_embedder(queue.fingerprint)
 
     def make_index(dim: int) -> VectorIndex:
         if callable(index):

@@ -278,9 +278,8 @@ def _semantic(ctx: Call, key: Key, *, explain: bool = False) -> Generator[Step, 
         return None
     outcome, policy, text = ctx.outcome, ctx.policy, ctx.request.text or ""
     started = ctx.tick()
-    threshold = policy.threshold_for(ctx.namespace)
     # The index may score a little low (quantised vectors); what is judged is the true cosine.
-    near: Sequence[Near] = yield Search(key, vector, policy.k, -1.0 if explain else threshold - 0.02)
+    near: Sequence[Near] = yield Search(key, vector, policy.k, -1.0 if explain else policy.search_from(ctx.namespace) - 0.02)
     decision = outcome.decision = judge(
         policy,
         text,

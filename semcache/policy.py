@@ -189,7 +189,7 @@ def admit(policy: Policy, request: Request) -> str:
     if request.bypass:
         return request.bypass
     if request.temperature is not None and request.temperature > policy.max_temperature:
-        return f"temperature {request.temperature:g} above {policy.max_temperature:g}"
+        return f"temperature: {request.temperature:g} above {policy.max_temperature:g}"
     return ""
 
 

@@ -9,8 +9,9 @@ import threading
 
 import pytest
 
-from semcache import AsyncSemanticCache, Policy, SemanticCache, last_outcome
+from semcache import AsyncSemanticCache, ConfigurationError, Policy, SemanticCache, last_outcome
 from semcache.embedders import CallableEmbedder
+from semcache.policy import Evidence
 
 RESET = "How do I reset my password?"
 RESET_AGAIN = "how do I reset my password"
@@ -286,3 +287,35 @@ def test_without_the_semantic_tier_nothing_is_embedded():
         ask = wrapped(cache)
         assert ask(user(RESET)) != ask(user(RESET_AGAIN))
         assert cache.engine.semantic is None
+
+
+def test_a_policy_made_for_another_embedder_is_refused():
+    policy = Policy(evidence=Evidence(fingerprint="another model"))
+    with pytest.raises(ConfigurationError, match="another model"):
+        SemanticCache(store="memory://", policy=policy)
+
+
+def test_a_verifier_decides_in_the_grey_zone():
+    asked = []
+
+    def verifier(query, cached):
+        asked.append((query, cached))
+        return 0.99
+
+    with SemanticCache(store="memory://", policy=Policy(guards=(), verifier=verifier, verify_from=0.3)) as cache:
+        ask = wrapped(cache)
+        first = ask(user(RESET))
+        assert ask(user("I forgot my password")) == first
+        assert asked == [("I forgot my password", RESET)]
+
+
+def test_a_verifier_that_fails_means_a_miss_and_an_event():
+    def verifier(query, cached):
+        raise TimeoutError("late")
+
+    with SemanticCache(store="memory://", policy=Policy(guards=(), verifier=verifier, verify_from=0.3)) as cache:
+        events = []
+        cache.on_event(lambda event: events.append(event.kind))
+        ask = wrapped(cache)
+        assert ask(user(RESET)) != ask(user("I forgot my password"))
+        assert events == ["verifier_error"]

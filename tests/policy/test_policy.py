@@ -30,7 +30,7 @@ def test_admit_gives_the_codecs_reason():
 
 def test_admit_refuses_a_temperature_above_the_limit():
     assert admit(Policy(), request(temperature=1.0)) == ""
-    assert admit(Policy(), request(temperature=1.2)) == "temperature 1.2 above 1"
+    assert admit(Policy(), request(temperature=1.2)) == "temperature: 1.2 above 1"
     assert admit(Policy(max_temperature=2.0), request(temperature=1.2)) == ""
 
 
