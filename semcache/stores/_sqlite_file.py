@@ -20,11 +20,13 @@ SCHEMA_VERSION: Final = 1
 APPLICATION_ID: Final = 0x73636368
 CREATE_WAIT_S: Final = 5.0
 
-_PAGE_BYTES: Final = 8192
+# With entries of 1 to 5 kB, smaller pages cost reads (1 kB: 19 us against 15) and larger ones space (8 kB: 0.8 kB more
+# an entry) without quicker reads of what is in use (10 us for all).
+_PAGE_BYTES: Final = 2048
 _PRAGMAS: Final = (
     "synchronous = NORMAL",
     "foreign_keys = ON",
-    "wal_autocheckpoint = 5000",  # pages: rare checkpoints keep puts quick
+    "wal_autocheckpoint = 20000",  # pages, 40 MB: rare checkpoints keep puts quick
     "journal_size_limit = 67108864",
 )
 

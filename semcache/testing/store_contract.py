@@ -94,7 +94,10 @@ class Follower:
         self.resets = 0
 
     def follow(self) -> Follower:
-        while (page := self.store.changes(self.cursor, fingerprint=self.fingerprint, limit=self.limit)) is not None:
+        for _ in range(10_000):
+            page = self.store.changes(self.cursor, fingerprint=self.fingerprint, limit=self.limit)
+            if page is None:
+                return self
             assert len(page.ids) == len(page.scope_ids) == len(page.vectors)
             assert str(page.vectors.dtype) == "float32"
             assert not set(page.ids.tolist()) & set(page.removed)
@@ -112,8 +115,8 @@ class Follower:
             self.wrong.update(page.wrong_pairs)
             self.cursor = page.cursor
             if not page.more:
-                break
-        return self
+                return self
+        raise AssertionError("the feed does not come to its end")
 
 
 class StoreContract:

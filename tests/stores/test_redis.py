@@ -96,6 +96,17 @@ def test_a_flushed_server_starts_the_feed_again(store: RedisStore, client: Any) 
     assert follower.resets == 1
 
 
+def test_another_stores_event_of_the_same_time_is_not_taken_for_ones_own(server: RedisServer, client: Any) -> None:
+    one, two = (RedisStore(server.url, prefix=prefix, budget_s=5) for prefix in ("one", "two"))
+    one.put(make_entry())
+    follower = Follower(one).follow()
+    [(event, _)] = client.xrevrange("{one:1}:log", count=1)
+    client.xadd("{two:1}:log", {"r": b""}, id=event)
+    page = two.changes(follower.cursor, fingerprint=FINGERPRINT)
+    assert page is not None
+    assert page.reset
+
+
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_a_client_of_the_callers_is_used_and_left_open(server: RedisServer, client: Any, protocol: int) -> None:
     with closing(redis.Redis(port=server.port, protocol=protocol)) as own:
