@@ -21,7 +21,7 @@ from semcache.types import Entry, Event, Key
 _K = TypeVar("_K")
 
 OBJECT_BYTES: Final = 800
-"""What CPython takes for an entry and its places in the dictionaries, beside the lengths of its parts (measured: 795)."""
+"""What CPython takes for an entry and its places in the dictionaries, beside its parts (measured: 795)."""
 
 
 class MemoryStore:
