@@ -109,6 +109,10 @@ def _entries(line: str) -> list[str]:
     return [entry.strip() for entry in line.split(",") if entry.strip()]
 
 
+def _list(name: str) -> list[str]:
+    return [entry for line in _lines(name) for entry in _entries(line)]
+
+
 def _labelled(name: str) -> list[tuple[str, list[str]]]:
     pairs = [line.split(":", 1) for line in _lines(name)]
     return [(label.strip(), _entries(rest)) for label, rest in pairs]
@@ -175,6 +179,11 @@ def _phrases(items: Iterator[tuple[str, V]], *, exact: bool = False) -> Phrases[
     return Phrases(entries)
 
 
+def _labels(name: str) -> Phrases[str]:
+    """Entries with their labels, found only as written."""
+    return _phrases(((entry, label) for label, entries in _labelled(name) for entry in entries), exact=True)
+
+
 @lru_cache(maxsize=1)
 def english() -> Lexicon:
     """The English lists. Takes about 10 ms once."""
@@ -186,11 +195,11 @@ def english() -> Lexicon:
         for label, names in _labelled("en/units.txt")
         for name in names
     }
-    function = frozenset(word for line in _lines("en/function_words.txt") for word in _entries(line))
-    light = [word for line in _lines("en/light.txt") for word in _entries(line)]
-    weak = [word for line in _lines("en/weak.txt") for word in _entries(line)]
-    common = [word for line in _lines("en/common.txt") for word in _entries(line)]
-    fillers = [entry for line in _lines("en/fillers.txt") for entry in _entries(line)]
+    function = frozenset(_list("en/function_words.txt"))
+    light = _list("en/light.txt")
+    weak = _list("en/weak.txt")
+    common = _list("en/common.txt")
+    fillers = _list("en/fillers.txt")
     poles = [
         (entry, Pole(n, side))
         for n, line in enumerate(opposites)
@@ -210,11 +219,9 @@ def english() -> Lexicon:
         concepts=_phrases((entry, n) for n, line in enumerate(synonyms) for entry in line),
         poles=_phrases(iter(poles)),
         pole_names={pole: entry for entry, pole in reversed(poles)},
-        negators=_phrases((entry, True) for line in _lines("en/negators.txt") for entry in _entries(line)),
-        asks=_phrases(((entry, kind) for kind, entries in _labelled("en/asks.txt") for entry in entries), exact=True),
-        shapes=_phrases(
-            ((entry, kind) for kind, entries in _labelled("en/shapes.txt") for entry in entries), exact=True
-        ),
+        negators=_phrases((entry, True) for entry in _list("en/negators.txt")),
+        asks=_labels("en/asks.txt"),
+        shapes=_labels("en/shapes.txt"),
         units=units,
         cardinals={word: int(label) for label, words in numbers if label.isdigit() for word in words},
         ordinals={

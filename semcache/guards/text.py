@@ -20,15 +20,15 @@ _TOKEN: Final = re.compile(
     r"""
     (?P<code>
         (?:https?://|www\.)[^\s<>"']*[\w/]                         # link
-      | [\w.+-]+@[\w-]+(?:\.[\w-]+)+                              # mail address
+      | (?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+             # mail address
       | (?<![\w/.])(?:~|\.{1,2})?/(?:[\w.@-]+/)*[\w.@-]*\w          # path
       | [A-Za-z]:\\[^\s"']+                                       # path on Windows
-      | [A-Za-z]\w*(?:\.\w+)*\(\)                                 # call()
+      | (?<![\w.])[A-Za-z]\w*(?:\.\w+)*\(\)                                 # call()
       | [@\#][^\W\d]\w*                                           # handle, tag
       | (?<![\w-])--[A-Za-z][\w-]*|(?<![\w-])-[A-Za-z]\b           # option
       | \d+(?:\.\d+)?(?:\s?[-+*/^=×÷]\s?\d+(?:\.\d+)?)+(?![\w%])  # sum, range, fraction, season, date
       | \d+(?:\.\d+){2,}                                          # version, address
-      | _*[^\W_]+(?:_+[^\W_]+)+                                   # snake_case
+      | (?<!_)_*[^\W_]+(?:_+[^\W_]+)+                                   # snake_case
       | [^\W\d_]+\.(?:com|org|net|io|dev|app|pdf|docx?|xlsx?|csv|json|xml|html?)\b      # site, file
       | [^\W\d_]+\.(?:py|js|ts|txt|png|jpe?g|mp[34]|zip|exe|md|sql|ya?ml|sh)\b
       | \d+(?:\.\d+)?[^\W\d_]\w*                                   # 48a, 5pm
