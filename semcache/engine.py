@@ -88,6 +88,7 @@ class Engine:
         self.namespace = namespace
         self.tenant = tenant
         self.flights = Flights()
+        self._has_read = False
         self.outcome_hooks: list[Hook] = []
         self.event_hooks = event_hooks
         self._perform: dict[type, Callable[[Any], Any]] = {
@@ -267,7 +268,6 @@ class Engine:
             now=time.time,
             tick=time.perf_counter,
             started=time.perf_counter(),
-            fits=_nothing_fits if semantic is None else self._fits,
             fingerprint=_no_fingerprint if semantic is None else self._fingerprint,
             ttl=options.ttl,
             tags=options.tags,
@@ -322,33 +322,35 @@ class Engine:
         except TimeoutError:
             return _ALONE
 
-    def _fits(self, text: str) -> bool:
-        assert self.semantic is not None
-        try:
-            return self.semantic.queue.fits(text)
-        except Exception as error:
-            self._trouble(error)
-            return False
-
     def _fingerprint(self) -> str | None:
         assert self.semantic is not None
         return self.semantic.queue.fingerprint
 
     def _embed(self, step: steps.Embed) -> Any:
         assert self.semantic is not None
+        queue = self.semantic.queue
         try:
-            return self.semantic.queue.embed(step.text)
+            return queue.embed(step.text) if self._reads(step.text) else steps.UNREADABLE
         except CacheTrouble as error:
             self._trouble(error)
             return None
 
     async def _aembed(self, step: steps.Embed) -> Any:
         assert self.semantic is not None
+        queue = self.semantic.queue
         try:
-            return await self.semantic.queue.aembed(step.text)
+            # The first question loads the tokenizer, or with some embedders the model.
+            reads = self._reads(step.text) if self._has_read else await asyncio.to_thread(self._reads, step.text)
+            return await queue.aembed(step.text) if reads else steps.UNREADABLE
         except CacheTrouble as error:
             self._trouble(error)
             return None
+
+    def _reads(self, text: str) -> bool:
+        assert self.semantic is not None
+        fits = self.semantic.queue.fits(text)
+        self._has_read = True
+        return fits
 
     def _search(self, step: steps.Search) -> list[Near]:
         semantic = self.semantic
@@ -453,10 +455,6 @@ class Pending:
 _ALONE = Landed(None)
 _NO_OPTIONS = Options()
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-
-
-def _nothing_fits(text: str) -> bool:
-    return False
 
 
 def _no_fingerprint() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from semcache.flight import Landed
 from semcache.policy import admit, judge, ttl_for
@@ -36,7 +36,7 @@ class Join(NamedTuple):
 
 
 class Embed(NamedTuple):
-    """Answer: float32 [d], or ``None``. ``TooLong`` if the text passes the embedder's window."""
+    """Answer: float32 [d]; ``None`` on trouble; ``UNREADABLE`` if the embedder would not read the whole text."""
 
     text: str
 
@@ -92,7 +92,8 @@ class StreamReply(NamedTuple):
     value: Any
 
 
-TOO_LONG = "text longer than the embedder's window"
+UNREADABLE: Final = "the embedder cannot read the whole text"
+"""Such a text is kept to the exact tier: two long texts with one beginning would get one vector."""
 
 
 @dataclass(slots=True)
@@ -104,7 +105,6 @@ class Call:
         now: Unix seconds.
         tick: Monotonic seconds; both are functions so that a flow is free of the clock.
         started: ``tick`` at the beginning.
-        fits: Whether the embedder takes a text whole.
         embedded: The vector of the fuzzy text, once it has been asked for.
     """
 
@@ -117,7 +117,6 @@ class Call:
     now: Callable[[], float]
     tick: Callable[[], float]
     started: float
-    fits: Callable[[str], bool]
     fingerprint: Callable[[], str | None]
     ttl: float | None = None
     tags: tuple[str, ...] = ()
@@ -279,7 +278,9 @@ def _semantic(ctx: Call, key: Key, *, explain: bool = False) -> Generator[Step, 
     outcome, policy, text = ctx.outcome, ctx.policy, ctx.request.text or ""
     started = ctx.tick()
     # The index may score a little low (quantised vectors); what is judged is the true cosine.
-    near: Sequence[Near] = yield Search(key, vector, policy.k, -1.0 if explain else policy.search_from(ctx.namespace) - 0.02)
+    near: Sequence[Near] = yield Search(
+        key, vector, policy.k, -1.0 if explain else policy.search_from(ctx.namespace) - 0.02
+    )
     decision = outcome.decision = judge(
         policy,
         text,
@@ -305,14 +306,16 @@ def _embed(ctx: Call) -> Generator[Step, Any, Vector | None]:
     request, outcome = ctx.request, ctx.outcome
     if request.text is None or request.exact_only or not ctx.policy.semantic_for(ctx.namespace):
         outcome.reason = request.exact_only or "exact tier only"
-    elif not ctx.fits(request.text):
-        outcome.reason = TOO_LONG
     else:
         started = ctx.tick()
-        ctx.embedded = yield Embed(request.text)
+        answer: Vector | str | None = yield Embed(request.text)
         outcome.seconds["embed"] = ctx.tick() - started
-        if ctx.embedded is None:
+        if isinstance(answer, str):
+            outcome.reason = answer
+        elif answer is None:
             outcome.reason = "no embedding"
+        else:
+            ctx.embedded = answer
     return ctx.embedded
 
 

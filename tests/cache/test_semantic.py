@@ -92,7 +92,7 @@ def test_a_text_beyond_the_window_stays_in_the_exact_tier():
         ask = wrapped(cache)
         long = "tell me about the weather in all of the many cities of the world " * 60
         first = ask(user(long))
-        assert last_outcome().reason == "text longer than the embedder's window"
+        assert last_outcome().reason == "the embedder cannot read the whole text"
         assert ask(user(long)) == first
         assert ask(user(long + "!")) != first
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from semcache.policy import Policy
 
 from semcache import flow
 from semcache.flight import Landed
 from semcache.flow import CallUpstream, Embed, GetExact, Join, Near, Search, Verify, Write
 from semcache.keys import make_key
+from semcache.policy import Policy
 from semcache.types import Entry, Outcome, Reply, Request, Usage
 
 VECTOR = np.eye(1, 8, dtype=np.float32)[0]
@@ -42,7 +42,6 @@ def context(request=None, **changes):
         "now": lambda: 1000.0,
         "tick": lambda: float(next(ticks)),
         "started": 0.0,
-        "fits": lambda text: True,
         "fingerprint": lambda: "fp",
     }
     return flow.Call(**{**settings, **changes})
@@ -282,7 +281,6 @@ def test_a_refresh_looks_nowhere_but_keeps_in_both_tiers():
     ("changes", "reason"),
     [
         ({"request": Request("api", {}, None, exact_only="the last message is not the user's")}, "not the user's"),
-        ({"fits": lambda text: False}, "window"),
         ({"policy": EXACT_ONLY}, "exact tier only"),
     ],
 )
@@ -300,18 +298,19 @@ def test_what_is_kept_to_the_exact_tier_is_not_embedded(changes, reason):
     assert ctx.outcome.stored
 
 
-def test_a_failed_embedding_is_a_miss_kept_in_the_exact_tier():
+@pytest.mark.parametrize(("answer", "reason"), [(None, "no embedding"), (flow.UNREADABLE, flow.UNREADABLE)])
+def test_what_cannot_be_embedded_is_a_miss_kept_in_the_exact_tier(answer, reason):
     ctx = context()
     drive(
         flow.call(ctx),
         (GetExact, None),
         (Join, Lead()),
         (GetExact, None),
-        (Embed, None),
+        (Embed, answer),
         (CallUpstream, REPLY),
         (Write, lambda step: step.entry.vector is None),
     )
-    assert ctx.outcome.reason == "no embedding"
+    assert ctx.outcome.reason == reason
     assert ctx.outcome.stored
 
 
