@@ -44,6 +44,7 @@ def without_counterpart(a: Text, b: Text) -> list[Word]:
         if word.fold not in joined
         and not _parts_present(word, folds)
         and not any(similar(word, other) for other in b.words)
+        and not any(_slip_of(word.fold, fold) for fold in b.folds)
     ]
 
 
@@ -69,6 +70,11 @@ def similar(a: Word, b: Word) -> bool:
     """Whether two words with different stems are one: derived from each other, or a typing error."""
     # Nearly all pairs differ in the first letter, and neither relation crosses that.
     return a.fold[0] == b.fold[0] and _similar(a.fold, a.stem, b.fold, b.stem)
+
+
+def _slip_of(word: str, fold: str) -> bool:
+    """Whether a word is a slip of a function word of the other text ("wehn")."""
+    return word[0] == fold[0] and fold in english().function and _similar(word, word, fold, fold)
 
 
 @lru_cache(maxsize=65536)
