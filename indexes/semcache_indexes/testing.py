@@ -348,6 +348,8 @@ class VectorIndexContract:
         partitions = np.where(np.arange(size) % 50 == 0, np.arange(size), 2**62)
         index.add(ids, vectors, partitions)
         index.remove(ids[5:9])
+        if hasattr(index, "compact"):
+            index.compact()  # or a fold in the background may change what an approximate search finds
         index.save(tmp_path / "index", {"cursor": "12", "made by": "tést"})
         loaded, meta = self.load(tmp_path / "index")
         assert meta == {"cursor": "12", "made by": "tést"}
@@ -356,10 +358,7 @@ class VectorIndexContract:
         for query, partition in zip(vectors[:80], partitions[:80].tolist(), strict=True):
             for where in (partition, 2**62):
                 expected = index.search(query, partition=where, k=20)
-                found = loaded.search(query, partition=where, k=20)
-                assert len(found) == len(expected)
-                for a, b in zip(found, expected, strict=True):
-                    assert abs(a.similarity - b.similarity) <= 2 * self.score_error
+                assert loaded.search(query, partition=where, k=20) == expected
         loaded.add([3], vector_of(3)[None], [4])
         assert loaded.remove(ids.tolist()) == len(index)
         assert self.matches(loaded.search(vector_of(3), partition=4), [(3, 1.0)])

@@ -142,7 +142,7 @@ def test_a_failed_fold_is_logged_and_tried_again_later(
     assert ladder.search(vectors[150], partition=0, k=1)[0].id == 150
 
 
-def test_a_grown_partition_is_clustered_and_a_shrunken_one_forgets(tmp_path: object) -> None:
+def test_a_grown_partition_is_clustered_and_a_shrunken_one_forgets() -> None:
     vectors = clustered(3000, 64)
     ladder = LadderIndex(64, fold_from=500)
     for start in range(0, 3000, 100):
