@@ -409,7 +409,7 @@ def _semantic_tier(
     from semcache.embedders import EmbeddingQueue, resolve
     from semcache.semantic import SemanticTier
 
-    queue = EmbeddingQueue(resolve(embedder), budget_s=policy.embed_budget_s, on_event=emit)
+    queue = EmbeddingQueue(resolve(embedder), budget_s=policy.embed_budget_s)
     if policy.evidence is not None:
         policy.check_embedder(queue.fingerprint)
 

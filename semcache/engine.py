@@ -20,6 +20,7 @@ from semcache.errors import (
     CacheTrouble,
     CanonicalError,
     EmbedderError,
+    EmbedderUnavailable,
     StoreError,
     StoreUnavailable,
     VectorIndexError,
@@ -388,8 +389,8 @@ class Engine:
         return await asyncio.to_thread(self._verify, step)
 
     def _trouble(self, error: Exception) -> None:
-        if isinstance(error, StoreUnavailable):
-            return  # its breaker has said so once
+        if isinstance(error, (StoreUnavailable, EmbedderUnavailable)):
+            return  # that it failed has been said once
         kind = next((kind for base, kind in _TROUBLE.items() if isinstance(error, base)), "verifier_error")
         self.emit(Event(kind, str(error), error))
 

@@ -12,6 +12,7 @@
         │   └── StoreUnavailable    its circuit breaker is open; nothing was tried
         ├── EntryDamaged        stored bytes that cannot be read as an entry of this version
         ├── EmbedderError       the embedder failed or ran over its time budget
+        │   └── EmbedderUnavailable it did so a moment ago; nothing was tried
         └── VectorIndexError       the vector index failed
 
 A provider's exception is none of these: it reaches the caller as the same object.
@@ -80,6 +81,10 @@ class EntryDamaged(CacheTrouble):
 
 class EmbedderError(CacheTrouble):
     """The embedder failed, or ran over its time budget."""
+
+
+class EmbedderUnavailable(EmbedderError):
+    """The embedder stalled or failed a moment ago: nothing was tried."""
 
 
 class VectorIndexError(CacheTrouble):

@@ -18,7 +18,7 @@ from semcache.breaker import Breaker
 from semcache.embedders import _fork
 from semcache.embedders._resolve import source_of
 from semcache.embedders.base import Embedder, check_texts, unit_rows
-from semcache.errors import ConfigurationError, EmbedderError
+from semcache.errors import ConfigurationError, EmbedderError, EmbedderUnavailable
 from semcache.events import logger
 from semcache.types import Event
 
@@ -200,9 +200,9 @@ class EmbeddingQueue:
     def _admit(self, text: str) -> None:
         check_texts([text])
         if self._stalled:
-            raise EmbedderError(f"{self.source} has stalled: it has not answered an earlier call yet")
+            raise EmbedderUnavailable(f"{self.source} has stalled: it has not answered an earlier call yet")
         if not self._breaker.allow():
-            raise EmbedderError(f"{self.source} failed lately and is left alone for a while")
+            raise EmbedderUnavailable(f"{self.source} failed lately and is left alone for a while")
 
     def _claim(self, text: str) -> _Slot | None:
         """A slot to run in this thread, if nothing else is running or waiting."""

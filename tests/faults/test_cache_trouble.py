@@ -110,6 +110,8 @@ def test_a_stalled_embedder_costs_its_budget_once_then_nothing():
 
     policy = Policy(embed_budget_s=0.1)
     with SemanticCache(store="memory://", policy=policy, embedder=CallableEmbedder(embed, fingerprint="test")) as cache:
+        events = []
+        cache.on_event(lambda event: events.append(event.kind))
         ask = cache.wrap(lambda prompt: f"fresh {prompt}")
         ask("warm")
         hang[0] = True
@@ -119,6 +121,7 @@ def test_a_stalled_embedder_costs_its_budget_once_then_nothing():
         assert first < 0.1 * SLACK
         _, more = timed(lambda: [ask(f"more {i}") for i in range(20)])
         assert more < 0.1 * SLACK
+        assert events == ["embedder_error"]
 
 
 def test_a_broken_embedder_is_a_miss_and_an_event():
