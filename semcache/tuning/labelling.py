@@ -1,0 +1,134 @@
+"""Which pairs a person should look at first, and a file that keeps what was said of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from os import PathLike, fspath
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
+
+import orjson
+
+from semcache.errors import InputError
+from semcache.tuning.scoring import NEVER, levels
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from semcache.policy import Policy
+    from semcache.tuning.pairs import Pair
+
+_Texts = tuple[str, str]
+
+
+class Question(NamedTuple):
+    """A pair to be looked at.
+
+    Args:
+        vetoed: Whether a guard objects, so that no threshold makes it a hit.
+    """
+
+    pair: Pair
+    similarity: float
+    vetoed: bool
+
+
+def most_informative_first(
+    pairs: Sequence[Pair], similarities: Sequence[float | None], policy: Policy
+) -> list[Question]:
+    """Unlabelled pairs, each once, ordered by what a label would tell.
+
+    Those that the guards let through come first, since only they can become hits; among them those nearest to the
+    threshold, on which it turns whether it may stand lower or must stand higher. Pairs that the embedder does not take
+    whole are left out.
+    """
+    questions: dict[_Texts, Question] = {}
+    for pair, similarity, level in zip(pairs, similarities, levels(pairs, similarities, policy), strict=True):
+        if pair.right is None and similarity is not None:
+            questions.setdefault((pair.a, pair.b), Question(pair, similarity, level == NEVER))
+    return sorted(
+        questions.values(),
+        key=lambda one: (one.vetoed, abs(one.similarity - policy.threshold_for(one.pair.namespace))),
+    )
+
+
+class LabelFile:
+    """An append-only file of labels that is itself a file of pairs.
+
+    Each answer is one line, on the disk before the next question is asked. A skipped pair has a null label. An answer
+    that was taken back stays; the line that replaces it says so. A last line that a crash tore is cut off.
+
+    Raises:
+        InputError: The file cannot be written, or holds something else.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self._path = fspath(path)
+        self._lines: dict[_Texts, int] = {}
+        self._last = 0
+
+    def __enter__(self) -> Self:
+        try:
+            self._file: BinaryIO = open(self._path, "a+b")
+        except OSError as error:
+            raise InputError(f"cannot be written: {error.strerror}", path=self._path) from error
+        try:
+            self._resume()
+        except InputError:
+            self._file.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def __contains__(self, pair: Pair) -> bool:
+        return (pair.a, pair.b) in self._lines
+
+    def append(self, question: Question, right: bool | None) -> None:
+        """Write an answer, in place of an earlier one to the same pair; return when it is on the disk."""
+        pair, texts = question.pair, (question.pair.a, question.pair.b)
+        line: dict[str, Any] = {
+            "a": pair.a,
+            "b": pair.b,
+            "label": None if right is None else int(right),
+            "namespace": pair.namespace,
+            "similarity": round(question.similarity, 4),
+        }
+        if texts in self._lines:
+            line["replaces"] = self._lines[texts]
+        self._file.write(orjson.dumps(line) + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._last += 1
+        self._lines[texts] = self._last
+
+    def _resume(self) -> None:
+        self._file.seek(0)
+        content = self._file.read()
+        *lines, rest = content.split(b"\n")
+        for number, line in enumerate(lines, start=1):
+            self._lines[_texts(line, self._path, number)] = number
+        self._last = len(lines)
+        if rest:
+            if not rest.startswith(_START[: len(rest)]):
+                raise InputError(_NOT_OURS, path=self._path, line=len(lines) + 1)
+            self._file.truncate(len(content) - len(rest))
+
+
+_START: Final = b'{"a":'
+_NOT_OURS: Final = "not a line that label has written; give another file"
+
+
+def _texts(line: bytes, path: str, number: int) -> _Texts:
+    try:
+        row = orjson.loads(line)
+        a, b, _ = row["a"], row["b"], row["label"]
+    except (ValueError, KeyError, TypeError):
+        a = b = None
+    if not (line.startswith(_START) and isinstance(a, str) and isinstance(b, str)):
+        raise InputError(_NOT_OURS, path=path, line=number)
+    return a, b
