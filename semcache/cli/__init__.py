@@ -23,6 +23,10 @@ COMMANDS: Final = {
     "invalidate": "Delete stored answers by id, tag, namespace, scope or tenant.",
     "doctor": "Check the store, the index, the embedder and the installed versions.",
     "replay": "Replay a query log through the cache: hit rate, wrong hits, savings.",
+    "score": "Judge pairs of texts: would the answer to the second be served to the first?",
+    "tune": "Choose thresholds that are shown to keep a budget of wrong hits, and write a policy.",
+    "certify": "Check on new data that a policy still keeps its budget of wrong hits.",
+    "label": "Ask you which pairs of questions share an answer, the most informative first.",
 }
 """Each command with its short help; the module of that name in this package holds the function of that name."""
 

@@ -1,0 +1,175 @@
+"""What score, tune, certify and label share: reading pairs or a log, options, a progress bar."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from semcache.cli._common import F, console
+
+if TYPE_CHECKING:
+    from semcache.tuning.bounds import Budget
+    from semcache.tuning.logs import Fields, LogRecord
+    from semcache.tuning.pairs import Pair, PairFields, SliceBy
+    from semcache.tuning.remembered import Remembered
+
+Slices = dict[str, "list[LogRecord]"]
+"""Records by namespace, in time order."""
+
+_POLICY = click.Path(exists=True, dir_okay=False)
+
+
+def pair_options(function: F) -> F:
+    """Add the names of the fields of a pair."""
+    for option in (
+        click.option("--label-field", metavar="FIELD", help="Pairs: 1 if one answer serves both, 0 if not."),
+        click.option("--b-field", default="b", show_default=True, metavar="FIELD", help="Pairs: what is stored."),
+        click.option("--a-field", default="a", show_default=True, metavar="FIELD", help="Pairs: what is asked."),
+    ):
+        function = option(function)
+    return function
+
+
+def log_options(function: F) -> F:
+    """Add the names of the fields of a log."""
+    for option in (
+        click.option("--ts-field", metavar="FIELD", help="Log: when; default: ts."),
+        click.option("--class-field", metavar="FIELD", help="Log: the answer class; default: cls or key."),
+        click.option("--text-field", metavar="FIELD", help="Log: the question; default: messages or text."),
+    ):
+        function = option(function)
+    return function
+
+
+def slice_option(function: F) -> F:
+    """Add ``--slice-by``."""
+    return click.option(
+        "--slice-by",
+        type=click.Choice(["namespace", "category", "language"]),
+        help="Rows of one value of this field are one namespace of the policy. A language not given is detected.",
+    )(function)
+
+
+def policy_option(text: str) -> Callable[[F], F]:
+    """Add ``--policy FILE``."""
+    return click.option("--policy", "policy_file", type=_POLICY, help=text)
+
+
+def budget_options(function: F) -> F:
+    """Add the two budgets, of which at most one can be given."""
+    share = click.FloatRange(0.0, 1.0, min_open=True, max_open=True)
+    for option in (
+        click.option("--max-unsafe-rate", type=share, help="Most wrong hits per request."),
+        click.option("--max-false-hit-rate", type=share, help="Most wrong hits per semantic hit."),
+    ):
+        function = option(function)
+    return function
+
+
+def confidence_option(**kwargs: Any) -> Callable[[F], F]:
+    """Add ``--confidence``."""
+    kind = click.FloatRange(0.5, 1.0, min_open=True, max_open=True)
+    return click.option("--confidence", type=kind, help="Of the statement about the budget.", **kwargs)
+
+
+def budget(max_false_hit_rate: float | None, max_unsafe_rate: float | None, confidence: float) -> Budget | None:
+    """The budget given, ``None`` if none is."""
+    from semcache.tuning.bounds import Budget
+
+    if max_false_hit_rate is not None and max_unsafe_rate is not None:
+        raise click.UsageError("give --max-false-hit-rate or --max-unsafe-rate, not both")
+    if max_unsafe_rate is not None:
+        return Budget(max_unsafe_rate, "requests", confidence)
+    return None if max_false_hit_rate is None else Budget(max_false_hit_rate, "hits", confidence)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the files hold: labelled pairs, or the records of a log by namespace. One of both is empty.
+
+    Args:
+        names: Of the files, without their folders.
+    """
+
+    names: tuple[str, ...]
+    pairs: list[Pair]
+    records: list[tuple[str, LogRecord]]
+
+    def slices(self) -> Slices:
+        """The records by namespace."""
+        found: Slices = defaultdict(list)
+        for namespace, record in self.records:
+            found[namespace].append(record)
+        return dict(found)
+
+
+def read_data(paths: Sequence[str], pair_fields: PairFields, log_fields: Fields) -> Data:
+    """Read files of pairs, or of a log: the first row of the first file tells which.
+
+    Records of a log are put in the order of time if all have a time.
+
+    Raises:
+        InputError: A file cannot be read, or a line cannot be used.
+    """
+    from pathlib import Path
+
+    from semcache.tuning.pairs import has_pairs, read_pairs
+
+    names = tuple(Path(path).name for path in paths)
+    if has_pairs(paths[0], pair_fields):
+        return Data(names, read_pairs(paths, pair_fields), [])
+    records = [one for path in paths for one in _read_log(path, log_fields, pair_fields.slice_by)]
+    times = [record.ts for _, record in records if record.ts is not None]
+    if len(times) == len(records):
+        records.sort(key=lambda one: one[1].ts or 0.0)
+    return Data(names, [], records)
+
+
+def _read_log(path: str, fields: Fields, slice_by: SliceBy | None) -> Iterator[tuple[str, LogRecord]]:
+    from semcache.errors import InputError
+    from semcache.tuning.logs import read_logs, read_rows
+    from semcache.tuning.pairs import slice_of
+    from semcache.tuning.streams import request_of
+
+    for record, (number, row) in zip(read_logs([path], fields), read_rows(path), strict=True):
+        try:
+            yield slice_of(row, request_of(record).text or "", slice_by), record
+        except ValueError as error:
+            raise InputError(str(error), path=path, line=number) from error
+
+
+def installed_embedder() -> Remembered:
+    """The embedder that a cache takes by default, with a memory."""
+    from semcache.embedders import resolve
+    from semcache.tuning.remembered import Remembered
+
+    return Remembered(resolve())
+
+
+def remember_log(data: Data, embedder: Remembered) -> None:
+    """Embed what replays of a log will ask for, with a progress bar."""
+    from semcache.tuning.streams import texts
+
+    asked = list(dict.fromkeys(texts([record for _, record in data.records], embedder)))
+    with progress("embedding", len(asked)) as advance:
+        embedder.remember(asked, advance)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], object]]:
+    """A progress bar on stderr, if someone watches it."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.advance(task, done)
