@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from semcache.policy import Evidence, Override, Policy
+from semcache.tuning.bounds import Budget, Count
+from semcache.tuning.certify import Certificate, budget_of
+from semcache.tuning.choose import Sample
+from semcache.tuning.tune import POOLED, Halves, Part, Tuning, describe, tune
+
+GOOD = Sample.of([0.9] * 1000, [False] * 1000)
+BAD = Sample.of([0.9] * 1000, [True] * 1000)
+FEW = Sample.of([0.9] * 100, [False] * 100)
+BASE = Policy(
+    threshold=0.8, ttl=60.0, namespaces={"a": Override(threshold=0.5, ttl=5.0), "never": Override(semantic=False)}
+)
+
+
+def made(tuning: Tuning) -> Policy:
+    return tuning.policy(BASE, fingerprint="e/1", data=["log.jsonl"], date="2026-11-21")
+
+
+def test_one_threshold_for_all() -> None:
+    parts: dict[str, Part] = {"a": Halves(GOOD, GOOD), "b": Halves(FEW, FEW)}
+    tuning = tune(parts, Budget(0.01), sliced=False)
+    (pool,) = tuning.slices
+    assert (pool.name, pool.threshold, pool.count) == (POOLED, 0.5, Count(1100, 1100, 0))
+    policy = made(tuning)
+    assert (policy.threshold, policy.semantic, policy.ttl) == (0.5, True, 60.0)
+    assert policy.namespaces == {"a": Override(ttl=5.0), "never": Override(semantic=False)}
+    assert policy.evidence == Evidence(
+        fingerprint="e/1",
+        data=("log.jsonl",),
+        date="2026-11-21",
+        requests=1100,
+        hits=1100,
+        wrong_hits=0,
+        max_false_hit_rate=0.01,
+        confidence=0.95,
+        note=describe(pool),
+    )
+
+
+def test_slices_with_enough_data_stand_alone_and_the_rest_is_pooled() -> None:
+    parts: dict[str, Part] = {
+        "a": Halves(GOOD, GOOD),
+        "b": Halves(GOOD, BAD),
+        "c": Halves(FEW, GOOD),
+        "d": Halves(FEW, GOOD),
+    }
+    tuning = tune(parts, Budget(0.01), sliced=True)
+    assert [(one.name, one.threshold) for one in tuning.slices] == [("a", 0.5), ("b", None), (POOLED, 0.5)]
+    assert {one.budget for one in tuning.slices} == {Budget(0.01).shared(3)}
+    policy = made(tuning)
+    assert (policy.semantic, policy.threshold) == (True, 0.5)
+    assert policy.namespaces["a"] == Override(threshold=0.5, ttl=5.0, semantic=True)
+    assert policy.namespaces["b"] == Override(semantic=False)
+    assert [policy.semantic_for(name) for name in ("a", "b", "c", "never", "other")] == [True, False, True, False, True]
+    assert policy.evidence is not None
+    assert (policy.evidence.hits, policy.evidence.wrong_hits) == (3000, 0)
+
+
+def test_of_a_namespace_that_is_not_in_the_data_nothing_is_served() -> None:
+    parts: dict[str, Part] = {"a": Halves(GOOD, GOOD), "b": Halves(GOOD, GOOD)}
+    policy = made(tune(parts, Budget(0.01), sliced=True))
+    assert [policy.semantic_for(name) for name in ("a", "b", "other")] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("later", "says"),
+    [
+        (FEW, "It takes 199 more labelled hits to certify on, none of them wrong."),
+        (BAD, "So many wrong ones are over the budget of 1 %: more data alone will not help."),
+        (Sample.of([], []), "It takes 299 more labelled hits to certify on, none of them wrong."),
+        (
+            Sample.of([0.9] * 400, [True] + [False] * 399),
+            "It takes 73 more labelled hits to certify on, none of them wrong, or about 121 as they come.",
+        ),
+    ],
+)
+def test_that_no_threshold_passes_is_said_with_what_is_lacking(later: Sample, says: str, tmp_path: Path) -> None:
+    tuning = tune({"default": Halves(GOOD, later)}, Budget(0.01), sliced=False)
+    assert not tuning.semantic
+    policy = made(tuning)
+    assert not policy.any_semantic
+    assert policy.evidence is not None
+    assert policy.evidence.max_false_hit_rate is None
+    assert policy.evidence.note.startswith("No threshold passes: semantic tier off.")
+    assert policy.evidence.note.endswith(says)
+    policy.save(tmp_path / "p.toml")
+    assert Policy.load(tmp_path / "p.toml") == policy
+
+
+def test_a_budget_per_request_is_written_as_one(tmp_path: Path) -> None:
+    later = Sample.of([0.9] * 50 + [0.1] * 950, [True] * 2 + [False] * 998)
+    tuning = tune({"default": Halves(later, later)}, Budget(0.01, "requests", 0.9), sliced=False)
+    policy = made(tuning)
+    evidence = policy.evidence
+    assert evidence is not None
+    assert (evidence.requests, evidence.hits, evidence.wrong_hits) == (1000, 50, 2)
+    assert (evidence.max_unsafe_rate, evidence.max_false_hit_rate) == (0.01, None)
+    assert budget_of(evidence) == Budget(0.01, "requests", 0.9)
+    policy.save(tmp_path / "p.toml")
+    assert Policy.load(tmp_path / "p.toml") == policy
+
+
+@pytest.mark.parametrize(
+    ("count", "semantic", "verdict"),
+    [
+        (Count(1000, 299, 0), True, "holds"),
+        (Count(1000, 298, 0), True, "not shown"),
+        (Count(1000, 300, 3), True, "not shown"),
+        (Count(1000, 300, 9), True, "broken"),
+        (Count(1000, 0, 0), True, "not shown"),
+        (Count(1000, 0, 0), False, "holds"),
+    ],
+)
+def test_verdicts(count: Count, semantic: bool, verdict: str) -> None:
+    certificate = Certificate(Budget(0.01), count, semantic)
+    assert certificate.verdict == verdict
+    assert str(certificate).startswith(verdict.capitalize())
+    found = certificate.to_dict()
+    assert found["holds"] == (verdict == "holds")
+    assert (found["more_needed"] is None) == (verdict == "holds")
+
+
+@pytest.mark.parametrize(
+    "evidence", [None, Evidence("e"), Evidence("e", max_false_hit_rate=0.01), Evidence("e", confidence=0.9)]
+)
+def test_evidence_without_a_bound_names_no_budget(evidence: Evidence | None) -> None:
+    assert budget_of(evidence) is None
