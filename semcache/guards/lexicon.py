@@ -24,15 +24,26 @@ class Found(NamedTuple, Generic[V]):
     value: V
 
 
+class _Node(Generic[V]):
+    """What may follow the words so far, and what they stand for if they are an entry."""
+
+    __slots__ = ("next", "values")
+
+    def __init__(self) -> None:
+        self.next: dict[str, _Node[V]] = {}
+        self.values: tuple[V, ...] | None = None
+
+
 class Phrases(Generic[V]):
     """Words and phrases with what they stand for; a phrase that occurs in several places has several values."""
 
     def __init__(self, entries: Mapping[tuple[str, ...], tuple[V, ...]]) -> None:
-        self._by_first: dict[str, list[tuple[tuple[str, ...], tuple[V, ...]]]] = {}
+        self._root = _Node[V]()
         for keys, values in entries.items():
-            self._by_first.setdefault(keys[0], []).append((keys, values))
-        for choices in self._by_first.values():
-            choices.sort(key=lambda choice: -len(choice[0]))
+            node = self._root
+            for key in keys:
+                node = node.next.setdefault(key, _Node())
+            node.values = values
 
     def longest_at(self, at: int, folds: Sequence[str], stems: Sequence[str]) -> tuple[int, tuple[V, ...]] | None:
         """Length and values of the longest entry that begins at a token, if any.
@@ -40,13 +51,14 @@ class Phrases(Generic[V]):
         Of entries of one length, that of the word as written ("used") wins over that of its stem ("use").
         """
         best: tuple[int, tuple[V, ...]] | None = None
-        for keys, values in (*self._by_first.get(folds[at], ()), *self._by_first.get(stems[at], ())):
-            n = len(keys)
-            if best is not None and n <= best[0]:
-                continue
-            if n == 1 or (
-                at + n <= len(folds) and all(key in (folds[at + i], stems[at + i]) for i, key in enumerate(keys))
-            ):
+        reached, n = [self._root], 0
+        while reached and at + n < len(folds):
+            fold, stem = folds[at + n], stems[at + n]
+            keys = (fold,) if fold == stem else (fold, stem)
+            reached = [node.next[key] for node in reached for key in keys if key in node.next]
+            n += 1
+            values = next((node.values for node in reached if node.values is not None), None)
+            if values is not None:
                 best = (n, values)
         return best
 
@@ -55,7 +67,7 @@ class Phrases(Generic[V]):
         at = 0
         while at < len(folds):
             hit = None
-            if folds[at] in self._by_first or stems[at] in self._by_first:
+            if folds[at] in self._root.next or stems[at] in self._root.next:
                 hit = self.longest_at(at, folds, stems)
             if hit is None:
                 at += 1
