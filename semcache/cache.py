@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -68,6 +69,7 @@ class _Cache:
         ledger: A ``Ledger``; by default one that writes to the store.
         tenant: Whose data this is. Tenants never share answers.
         namespace: Part of the cache with its own policy. Namespaces never share answers.
+        clock: Unix seconds, for a run in the time of a log. The store has a clock of its own.
 
     Raises:
         ConfigurationError: The arguments cannot work together, or no embedder is installed.
@@ -82,6 +84,7 @@ class _Cache:
         ledger: Ledger | None = None,
         tenant: str | None = None,
         namespace: str = "default",
+        clock: Callable[[], float] = time.time,
     ) -> None:
         from semcache.ledger import Ledger
         from semcache.policy import Policy
@@ -104,6 +107,7 @@ class _Cache:
             namespace=namespace,
             tenant=tenant,
             event_hooks=self._event_hooks,
+            clock=clock,
         )
 
     @classmethod

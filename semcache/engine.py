@@ -69,6 +69,7 @@ class Engine:
 
     Args:
         semantic: ``None`` leaves the exact tier only.
+        clock: Unix seconds, from which entries get their age. A replay gives the time of its log.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Engine:
         namespace: str,
         tenant: str | None,
         event_hooks: list[EventHook],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.store = store
         self.semantic = semantic
@@ -92,6 +94,7 @@ class Engine:
         self._has_read = False
         self.outcome_hooks: list[Hook] = []
         self.event_hooks = event_hooks
+        self.clock = clock
         self._perform: dict[type, Callable[[Any], Any]] = {
             steps.GetExact: self._get_exact,
             steps.Join: self._join,
@@ -266,7 +269,7 @@ class Engine:
             policy=self.policy,
             namespace=namespace,
             tenant=tenant,
-            now=time.time,
+            now=self.clock,
             tick=time.perf_counter,
             started=time.perf_counter(),
             fingerprint=_no_fingerprint if semantic is None else self._fingerprint,

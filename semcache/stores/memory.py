@@ -31,6 +31,7 @@ class MemoryStore:
         max_entries: Above it the least recently used entry goes; ``None`` for no bound.
         max_bytes: The same for memory, estimated from the lengths of an entry's parts. An entry larger than all of
             it is not kept.
+        clock: Unix seconds, by which entries expire. A replay gives the time of its log.
 
     Raises:
         ConfigurationError: A bound below 1.
@@ -39,13 +40,20 @@ class MemoryStore:
     inline_reads = True
     inline_writes = True
 
-    def __init__(self, max_entries: int | None = 100_000, max_bytes: int | None = 512 * 2**20) -> None:
+    def __init__(
+        self,
+        max_entries: int | None = 100_000,
+        max_bytes: int | None = 512 * 2**20,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         for name, bound in (("max_entries", max_entries), ("max_bytes", max_bytes)):
             if bound is not None and bound < 1:
                 raise ConfigurationError(f"{name} must be at least 1, not {bound}")
         self.on_event: Callable[[Event], None] = log_event
         self._max_entries = max_entries
         self._max_bytes = max_bytes
+        self._clock = clock
         self._lock = threading.Lock()
         self._id = uuid.uuid4().hex
         self._entries: OrderedDict[int, Entry] = OrderedDict()  # least recently used first
@@ -75,7 +83,7 @@ class MemoryStore:
         entry = self._entries.get(id)
         if entry is None:
             return None
-        if entry.expires_at is not None and time.time() >= entry.expires_at:
+        if entry.expires_at is not None and self._clock() >= entry.expires_at:
             self._remove((id,))
             return None
         self._entries.move_to_end(id)
@@ -106,7 +114,7 @@ class MemoryStore:
             self._shrink()
 
     def _shrink(self) -> None:
-        now = time.time()
+        now = self._clock()
         self._remove([id for id, entry in islice(self._entries.items(), 4) if entry.expired(now)])
         while (self._max_entries is not None and len(self._entries) > self._max_entries) or (
             self._max_bytes is not None and self._bytes > self._max_bytes
@@ -153,7 +161,7 @@ class MemoryStore:
             upto = self._put_at[put[limit - 1]] if more else self._now
             removed = [id for id in _after(self._removed_at, at.removals_from) if self._removed_at[id] <= upto]
             pairs = [pair for pair in _after(self._wrong_at, at.position) if self._wrong_at[pair] <= upto]
-            added, now = [], time.time()
+            added, now = [], self._clock()
             for id in put[:limit]:
                 entry = self._entries[id]
                 if entry.fingerprint != fingerprint or entry.vector is None:
