@@ -7,6 +7,10 @@ bypass. Its tokens and money are in one of three lines:
 - *collapsed*: answered by another caller's call in flight: no hit, though it spared the provider too;
 - *spent*: the provider was called (miss, bypass).
 
+Two more lines stand beside the calls and count none of them: *shadow* is what hits that were found and withheld would
+have saved (their calls are booked as the misses they were), *audit* what background calls cost that checked answers
+which had been served.
+
 A call is priced as it was made: tokens that the provider read from its own prompt cache count at that price,
 and a hit saves what that call did cost, not its list price. A call whose usage or price is unknown counts as
 *unpriced* in its line, and money of a line that holds nothing else is ``None``, never 0.
@@ -20,7 +24,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
 
-from semcache.types import Outcome
+from semcache.types import Outcome, Usage, WouldServe
 
 PREFIX: Final = "ledger1|"
 """Start of every counter's name; the number is the version of the encoding."""
@@ -28,8 +32,17 @@ PREFIX: Final = "ledger1|"
 RowKey = tuple[int, str, str | None]
 """Days since 1970-01-01 UTC, namespace, model."""
 
-_COUNTS: Final = ("exact_hits", "semantic_hits", "stale", "misses", "stored", "latency_saved_ms")
-_LINES: Final = ("saved", "collapsed", "spent")
+_COUNTS: Final = (
+    "exact_hits",
+    "semantic_hits",
+    "stale",
+    "misses",
+    "stored",
+    "latency_saved_ms",
+    "shadow_exact_hits",
+    "shadow_semantic_hits",
+)
+_LINES: Final = ("saved", "collapsed", "spent", "shadow", "audit")
 _REASONS_KEPT: Final = 64
 
 
@@ -50,6 +63,18 @@ class Line:
     unmetered: int = 0
     usd_micro: int = 0
     unpriced: int = 0
+
+    def enter(self, usage: Usage | None, usd_micro: int | None) -> None:
+        """Add one call; ``None`` is what is not known of it."""
+        self.calls += 1
+        if usage is None:
+            self.unmetered += 1
+        else:
+            self.tokens += usage.total
+        if usd_micro is None:
+            self.unpriced += 1
+        else:
+            self.usd_micro += usd_micro
 
     @property
     def known_tokens(self) -> int | None:
@@ -76,10 +101,14 @@ class Books:
     misses: int = 0
     stored: int = 0
     latency_saved_ms: int = 0
+    shadow_exact_hits: int = 0
+    shadow_semantic_hits: int = 0
     bypassed: dict[str, int] = field(default_factory=dict)
     saved: Line = field(default_factory=Line)
     collapsed: Line = field(default_factory=Line)
     spent: Line = field(default_factory=Line)
+    shadow: Line = field(default_factory=Line)
+    audit: Line = field(default_factory=Line)
 
     @property
     def hits(self) -> int:
@@ -126,15 +155,16 @@ class Books:
             took = outcome.seconds.get("total", 0.0)
             self.latency_saved_ms += round((outcome.upstream_latency_s - took) * 1000)
         self.stored += outcome.stored
-        line.calls += 1
-        if outcome.usage is None:
-            line.unmetered += 1
+        line.enter(outcome.usage, outcome.usd_micro)
+        if outcome.would_serve is not None:
+            self._withheld(outcome.would_serve)
+
+    def _withheld(self, would: WouldServe) -> None:
+        if would.layer == "semantic":
+            self.shadow_semantic_hits += 1
         else:
-            line.tokens += outcome.usage.total
-        if outcome.usd_micro is None:
-            line.unpriced += 1
-        else:
-            line.usd_micro += outcome.usd_micro
+            self.shadow_exact_hits += 1
+        self.shadow.enter(would.usage, would.usd_micro)
 
     def counters(self) -> Iterator[tuple[str, int]]:
         """Name and value of all that is not zero."""
@@ -179,10 +209,13 @@ class Books:
             "bypasses": self.bypasses,
             "bypassed": dict(sorted(self.bypassed.items())),
             "stored": self.stored,
+            "shadow_exact_hits": self.shadow_exact_hits,
+            "shadow_semantic_hits": self.shadow_semantic_hits,
+            "audit_calls": self.audit.calls,
             "hit_rate": self.hit_rate,
             **{f"tokens_{name}": line.known_tokens for name, line in lines.items()},
             **{f"usd_{name}": None if line.usd is None else float(line.usd) for name, line in lines.items()},
-            "unpriced": sum(line.unpriced for line in lines.values()),
+            "unpriced": sum(line.unpriced for name, line in lines.items() if name != "shadow"),
             "latency_saved_s": self.latency_saved_ms / 1000,
         }
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from semcache.flight import Landed
+from semcache.live.answers import answer_text, same_answer
 from semcache.policy import admit, judge, ttl_for
-from semcache.types import Candidate, Decision, Entry, Judged, Key, Layer, Outcome, Reply, Request, Status
+from semcache.types import Candidate, Decision, Entry, Judged, Key, Layer, Outcome, Reply, Request, Status, WouldServe
 
 if TYPE_CHECKING:
     from semcache.policy import Policy
@@ -95,6 +96,8 @@ class StreamReply(NamedTuple):
 UNREADABLE: Final = "the embedder cannot read the whole text"
 """Such a text is kept to the exact tier: two long texts with one beginning would get one vector."""
 
+SHADOW: Final = "shadow mode"
+
 
 @dataclass(slots=True)
 class Call:
@@ -106,6 +109,8 @@ class Call:
         tick: Monotonic seconds; both are functions so that a flow is free of the clock.
         started: ``tick`` at the beginning.
         embedded: The vector of the fuzzy text, once it has been asked for.
+        found: The entry that a hit served, or that would have answered where it was withheld.
+        fresh: What the upstream said instead of a withheld entry.
     """
 
     request: Request
@@ -124,6 +129,12 @@ class Call:
     refresh: bool = False
     min_similarity: float | None = None
     embedded: Vector | None = None
+    found: Entry | None = None
+    fresh: Reply | None = None
+
+    @property
+    def shadow(self) -> bool:
+        return self.policy.mode_for(self.namespace) == "shadow"
 
 
 class Answered(NamedTuple):
@@ -141,6 +152,8 @@ def call(ctx: Call) -> Flow:
     key = _admitted(ctx)
     if key is None:
         return (yield from _bypass(ctx))
+    if ctx.shadow:
+        return (yield from _shadow(ctx, key))
     if not ctx.refresh:
         entry = yield GetExact(key)
         if entry is not None:
@@ -237,12 +250,19 @@ def _bypass(ctx: Call) -> Flow:
     return Answered(value=reply.value)
 
 
+def _shadow(ctx: Call, key: Key) -> Flow:
+    """Find and judge as ever, then call upstream whatever was found: no answer is served, none is shared."""
+    if not ctx.refresh:
+        yield from _find(ctx, key)
+    return (yield from _miss(ctx, key, None))
+
+
 def _find(ctx: Call, key: Key) -> Generator[Step, Any, Answered | None]:
     entry = yield GetExact(key)
     if entry is not None:
-        return _hit(ctx, entry, 1.0, "exact")
+        return _offer(ctx, entry, 1.0, "exact")
     near = yield from _semantic(ctx, key)
-    return None if near is None else _hit(ctx, near.entry, near.similarity, "semantic")
+    return None if near is None else _offer(ctx, near.entry, near.similarity, "semantic")
 
 
 def _lead(ctx: Call, key: Key, lead: Lead) -> Flow:
@@ -263,7 +283,9 @@ def _miss(ctx: Call, key: Key, lead: Lead | None) -> Flow:
     if reply.failed:
         ctx.outcome.reason = reply.reason
         return Answered(value=reply.value)
-    yield from _keep(ctx, key, reply, latency)
+    _compare(ctx, reply)
+    if not (ctx.shadow and ctx.found):  # where a hit would have been nothing would have been stored
+        yield from _keep(ctx, key, reply, latency)
     if lead is not None:
         # After the write, or a caller that comes between would find neither the flight nor the entry.
         lead.land(Landed(reply.body, reply.usage, latency))
@@ -354,8 +376,19 @@ def _keep(ctx: Call, key: Key, reply: Reply, latency: float) -> Generator[Step, 
         outcome.ttl_s = ttl
 
 
+def _offer(ctx: Call, entry: Entry, similarity: float, layer: Layer) -> Answered | None:
+    """Serve an entry, or withhold it."""
+    if not ctx.shadow:
+        return _hit(ctx, entry, similarity, layer)
+    ctx.found = entry
+    ctx.outcome.reason = SHADOW
+    ctx.outcome.would_serve = WouldServe(layer, similarity, entry.key.id, usage=entry.usage)
+    return None
+
+
 def _hit(ctx: Call, entry: Entry, similarity: float, layer: Layer) -> Answered:
     outcome = ctx.outcome
+    ctx.found = entry
     outcome.status = "hit"
     outcome.layer = layer
     outcome.reason = ""
@@ -368,6 +401,16 @@ def _hit(ctx: Call, entry: Entry, similarity: float, layer: Layer) -> Answered:
     outcome.usage = entry.usage
     outcome.upstream_latency_s = entry.latency_s
     return Answered(entry.response)
+
+
+def _compare(ctx: Call, fresh: Reply) -> None:
+    """Hold a withheld answer against the fresh one."""
+    would, found = ctx.outcome.would_serve, ctx.found
+    if would is None or found is None or fresh.body is None:
+        return
+    ctx.fresh = fresh
+    question = ctx.request.text or ""
+    would.agrees = same_answer(question, found.text or "", answer_text(found.response), answer_text(fresh.body))
 
 
 def _collapsed(ctx: Call, landed: Landed) -> Answered:

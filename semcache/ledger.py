@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from semcache.books import PREFIX, Books, Row, RowKey, Stats, decode, encode
 from semcache.events import EventHook, emit
 from semcache.prices import Prices
-from semcache.types import Event, Outcome
+from semcache.types import Event, Outcome, Usage
 
 if TYPE_CHECKING:
     from semcache.stores.base import Store
@@ -77,10 +77,20 @@ class Ledger:
         """Book one finished call; prices it (``outcome.usd_micro``) if that has not been done."""
         if outcome.usd_micro is None and outcome.usage is not None:
             outcome.usd_micro = self.prices.cost(outcome.model, outcome.usage)
-        key = (int(self._clock() // _DAY_S), outcome.namespace, outcome.model)
+        would = outcome.would_serve
+        if would is not None and would.usd_micro is None and would.usage is not None:
+            would.usd_micro = self.prices.cost(outcome.model, would.usage)
+        self._add(outcome.namespace, outcome.model, lambda books: books.enter(outcome))
+
+    def record_audit(self, namespace: str, model: str | None, usage: Usage | None) -> None:
+        """Book what one audit call cost."""
+        usd_micro = None if usage is None else self.prices.cost(model, usage)
+        self._add(namespace, model, lambda books: books.audit.enter(usage, usd_micro))
+
+    def _add(self, namespace: str, model: str | None, enter: Callable[[Books], None]) -> None:
+        key = (int(self._clock() // _DAY_S), namespace, model)
         with self._lock:
-            books = self._pending.get(key) or self._row(key)
-            books.enter(outcome)
+            enter(self._pending.get(key) or self._row(key))
         if not self._awaited and self._store is not None:
             self._await_flush()
 

@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Final
+from typing import Final, Literal
 
 from semcache.errors import ConfigurationError
 from semcache.guards import GUARDS, covered, fold, verdicts
@@ -27,6 +27,8 @@ from semcache.types import Candidate, Decision, Judged, Request
 
 _SAME_TEXT: Final = 1e-3
 """How far below 1 the cosine of a text with itself may come out (reduced precision of stored vectors)."""
+
+Mode = Literal["live", "shadow"]
 
 Verifier = Callable[[str, str], float]
 """``verifier(query, cached)`` is the probability in [0, 1] that the cached answer serves the query."""
@@ -69,6 +71,7 @@ class Override:
     guards: tuple[str, ...] | None = None
     ttl: float | None = None
     semantic: bool | None = None
+    mode: Mode | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Policy:
         uncovered_threshold: Least cosine where a guard does not know the language of the text.
         guards: Names of the guards that may veto (``semcache.guards.GUARDS``); all by default.
         semantic: Whether texts are matched by meaning at all.
+        mode: ``"shadow"`` finds and judges as ever, but serves nothing: every call goes upstream, its outcome says what
+            would have been served (``would_serve``), and the books count what that would have saved.
         verifier: A second opinion on candidates from ``verify_from`` up to the threshold. Guards come first.
         verify_from: Least cosine worth a second opinion; needed with a verifier.
         verify_at_least: Least probability from the verifier that serves.
@@ -99,6 +104,7 @@ class Policy:
     uncovered_threshold: float = 0.97
     guards: tuple[str, ...] = tuple(GUARDS)
     semantic: bool = True
+    mode: Mode = "live"
     verifier: Verifier | None = None
     verify_from: float | None = None
     verify_at_least: float = 0.9
@@ -112,8 +118,10 @@ class Policy:
 
     def __post_init__(self) -> None:
         _check_rules("policy", self.threshold, self.guards, self.ttl)
+        _check_mode("policy", self.mode)
         for name, override in self.namespaces.items():
             _check_rules(f"namespace {name!r}", override.threshold, override.guards, override.ttl)
+            _check_mode(f"namespace {name!r}", override.mode or self.mode)
         _check_range("uncovered_threshold", self.uncovered_threshold, -1.0, 1.0)
         _check_range("verify_from", self.verify_from, -1.0, 1.0)
         _check_range("verify_at_least", self.verify_at_least, 0.0, 1.0)
@@ -158,6 +166,10 @@ class Policy:
     def semantic_for(self, namespace: str) -> bool:
         override = self.namespaces.get(namespace)
         return self.semantic if override is None or override.semantic is None else override.semantic
+
+    def mode_for(self, namespace: str) -> Mode:
+        override = self.namespaces.get(namespace)
+        return self.mode if override is None or override.mode is None else override.mode
 
     def search_from(self, namespace: str) -> float:
         """Least cosine that can lead to a hit: what a search has to find."""
@@ -280,6 +292,11 @@ def _check_rules(where: str, threshold: float | None, guards: tuple[str, ...] | 
     unknown = [name for name in guards or () if name not in GUARDS]
     if unknown:
         raise ConfigurationError(f"no guard is called {unknown[0]!r}; there are: {', '.join(GUARDS)}")
+
+
+def _check_mode(where: str, mode: str) -> None:
+    if mode not in ("live", "shadow"):
+        raise ConfigurationError(f"mode of the {where} is 'live' or 'shadow', not {mode!r}")
 
 
 def _check_range(name: str, value: float | None, low: float, high: float) -> None:

@@ -17,7 +17,13 @@ from semcache.policy import Evidence, Override, Policy
 
 _Fields = dict[str, str]
 
-_RULES: Final[_Fields] = {"threshold": "number", "guards": "names", "ttl": "number", "semantic": "switch"}
+_RULES: Final[_Fields] = {
+    "threshold": "number",
+    "guards": "names",
+    "ttl": "number",
+    "semantic": "switch",
+    "mode": "text",
+}
 _POLICY: Final[_Fields] = {
     **_RULES,
     "uncovered_threshold": "number",

@@ -199,6 +199,28 @@ class Decision:
 
 
 @dataclass(slots=True)
+class WouldServe:
+    """A hit that was found and not served: in shadow mode, or while the semantic tier is off.
+
+    Args:
+        layer: Which tier would have answered.
+        similarity: Cosine, 1.0 for the exact tier.
+        entry_id: The entry that would have answered.
+        agrees: Whether its answer serves the question, as far as is known by what the upstream then said: ``True``
+            for an equal answer, else ``None`` until the cache's judge has spoken.
+        usage: Tokens that the hit would have saved.
+        usd_micro: Their price in millionths of a dollar; ``None`` when the model has no known price.
+    """
+
+    layer: Layer
+    similarity: float
+    entry_id: int
+    agrees: bool | None = None
+    usage: Usage | None = None
+    usd_micro: int | None = None
+
+
+@dataclass(slots=True)
 class Outcome:
     """What happened to one call.
 
@@ -215,6 +237,7 @@ class Outcome:
         usage: Tokens of the call: spent on a miss, saved on a hit.
         usd_micro: Price of ``usage`` in millionths of a dollar; ``None`` when the model has no known price.
         seconds: Wall time by phase: ``lookup``, ``embed``, ``upstream``, ``total``.
+        would_serve: The hit that was found and withheld.
     """
 
     status: Status
@@ -236,6 +259,7 @@ class Outcome:
     request: Request | None = None
     key: Key | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    would_serve: WouldServe | None = None
 
     @property
     def hit(self) -> bool:

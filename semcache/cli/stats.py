@@ -73,7 +73,15 @@ def _summary(totals: Books) -> list[str]:
     lines = [f"Hits saved {_count(saved.known_tokens)} tokens, {_usd(saved.usd)}, and came {sooner:,} s sooner."]
     if collapsed.calls:
         lines.append(f"Collapsed calls spared {_count(collapsed.known_tokens)} tokens, {_usd(collapsed.usd)} more.")
-    if unpriced := saved.unpriced + collapsed.unpriced + totals.spent.unpriced:
+    if totals.shadow.calls:
+        shadow, hits = totals.shadow, f"{totals.shadow_exact_hits:,} exact and {totals.shadow_semantic_hits:,} semantic"
+        lines.append(
+            f"Withheld: {hits} hits, which would have saved {_count(shadow.known_tokens)} tokens, {_usd(shadow.usd)}."
+        )
+    if totals.audit.calls:
+        audit = totals.audit
+        lines.append(f"Audits: {audit.calls:,} calls, {_count(audit.known_tokens)} tokens, {_usd(audit.usd)}.")
+    if unpriced := saved.unpriced + collapsed.unpriced + totals.spent.unpriced + totals.audit.unpriced:
         lines.append(f"Not in the money: {unpriced:,} calls whose tokens, or the price of whose model, are unknown.")
     return lines
 

@@ -1,0 +1,1 @@
+"""What a cache learns while it works: shadow mode, audits with an anytime-valid bound, and feedback."""

@@ -1,0 +1,78 @@
+"""The text of an answer, and whether two answers are the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+Judge = Callable[[str, str, str, str], bool | None]
+"""``judge(question, stored_question, stored_answer, fresh_answer)``: whether the stored answer serves the question.
+
+``None`` means "cannot tell". Both answers are texts, as :func:`answer_text` gives them; the fresh one is what the
+upstream has just said to ``question``. It is called on a thread of the cache, never on a caller's, and may be slow.
+"""
+
+
+def answer_text(body: bytes) -> str:
+    """What the reader of an answer reads.
+
+    The text of an OpenAI or Anthropic message, the joined chunks of a generator of strings, a plain string as it is;
+    anything else (tool calls, several choices, other JSON) as JSON with sorted keys, without what differs
+    from call to call.
+
+    Args:
+        body: JSON bytes, as entries keep them.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body.decode(errors="replace")
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(isinstance(chunk, str) for chunk in value):
+        return "".join(value)
+    if isinstance(value, dict):
+        text = _openai_text(value) if "choices" in value else _anthropic_text(value)
+        if text is not None:
+            return text
+        value = {key: item for key, item in value.items() if key not in _OF_THE_CALL}
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def same_answer(question: str, stored_question: str, stored_answer: str, fresh_answer: str) -> bool | None:
+    """The judge of a cache that was given none: equal answers are right, and of others it cannot tell.
+
+    JSON is equal by value, other text whatever its case, spacing and closing punctuation. A model words one answer in
+    many ways, so a difference proves nothing.
+    """
+    return True if folded(stored_answer) == folded(fresh_answer) else None
+
+
+def folded(answer: str) -> str:
+    """One form of all answers that :func:`same_answer` takes for one."""
+    try:
+        return orjson.dumps(orjson.loads(answer), option=orjson.OPT_SORT_KEYS).decode()
+    except orjson.JSONDecodeError:
+        return " ".join(answer.casefold().split()).rstrip(".!")
+
+
+_OF_THE_CALL = frozenset({"id", "created", "usage", "model", "system_fingerprint", "service_tier"})
+
+
+def _openai_text(body: dict[str, Any]) -> str | None:
+    choices = body["choices"]
+    message = choices[0].get("message") if isinstance(choices, list) and len(choices) == 1 else None
+    if not isinstance(message, dict) or message.get("tool_calls"):
+        return None
+    content = message.get("content")
+    return content if isinstance(content, str) else None
+
+
+def _anthropic_text(body: dict[str, Any]) -> str | None:
+    blocks = body.get("content")
+    if body.get("type") != "message" or not isinstance(blocks, list):
+        return None
+    texts = [block.get("text") for block in blocks if block.get("type") == "text"]
+    return "".join(map(str, texts)) if len(texts) == len(blocks) else None
