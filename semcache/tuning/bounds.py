@@ -10,7 +10,8 @@ meet in :func:`fixed_sequence`:
   that fails; with probability ``confidence`` none of those that passed is over budget, whatever the shape of the risk.
 - *Risk-controlling prediction sets* (Bates, Angelopoulos, Lei, Malik, Jordan, 2021, arXiv:2101.02703). Where the risk
   can only fall as the threshold rises, as wrong hits / requests does, the lowest threshold above which every upper
-  bound stays within the budget. With the exact binomial bound this is the same walk from the top.
+  bound stays within the budget. With the exact binomial bound this is the same walk, from any start that passes:
+  all thresholds above it then pass too.
 
 All assume that what comes is drawn like the data, independently. ``docs/tuning.md`` says what follows if it is not.
 """
