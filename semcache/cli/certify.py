@@ -65,6 +65,8 @@ def certify(
     from semcache.tuning.pairs import PairFields
 
     policy = Policy.load(policy_file)
+    if policy.namespaces and slice_by is None:
+        click.echo("Note: the policy has rules for namespaces, which only --slice-by reads from the data.", err=True)
     wanted = _budget(policy, max_false_hit_rate, max_unsafe_rate, confidence)
     read = read_data(
         data, PairFields(a_field, b_field, label_field, slice_by=slice_by), Fields(text_field, class_field, ts_field)

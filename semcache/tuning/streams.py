@@ -90,12 +90,13 @@ def _looked_up(
 
     Every answer is kept, that to a semantic hit too.
     """
-    with _cache(at_threshold(policy, FLOOR), embedder) as cache, cache.options(namespace=namespace):
+    with _cache(at_threshold(policy, FLOOR), embedder) as cache:
         for record in records:
             request = request_of(record)
-            found = cache.lookup(request)
-            if found.outcome.layer != "exact":
-                cache.store(request, {"cls": record.label})
+            with cache.options(namespace=namespace):
+                found = cache.lookup(request)
+                if found.outcome.layer != "exact":
+                    cache.store(request, {"cls": record.label})
             yield record, found.outcome, None if found.response is None else found.response["cls"]
 
 

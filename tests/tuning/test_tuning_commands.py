@@ -157,7 +157,10 @@ def test_slices_become_namespaces(log_rows: Rows, tmp_path: Path) -> None:
     tuned = Policy.load(policy)
     assert [tuned.semantic_for(name) for name in ("one", "two", "three")] == [True, False, False]
     assert tuned.namespaces["one"].threshold == found["slices"][0]["threshold"]
-    assert run_json("certify", policy, path, "--slice-by", "namespace")["wrong"] == 0
+    certified = run("certify", policy, path, "--slice-by", "namespace")
+    assert certified.stdout.startswith("Holds")
+    assert certified.stderr == ""
+    assert "only --slice-by reads" in run("certify", policy, path, code=1).stderr
 
 
 @pytest.mark.parametrize(
