@@ -1,18 +1,22 @@
 """Reads query logs, one record at a time.
 
-A log is JSON Lines (one object a line) or, if its name says so, CSV with a header; either may be gzip-compressed,
-which is seen from the first bytes and not from the name. UTF-8, with or without a byte order mark.
+A log is JSON Lines (one object a line); or, if its name says so, CSV with a header, either of them gzip-compressed or
+not; or Parquet. Compression and Parquet are seen from the first bytes and not from the name. Text is UTF-8, with or
+without a byte order mark.
 
 Each record is one request:
 
-- ``text``, the question; or ``messages``, a list of ``{"role", "content"}`` as sent to a provider. Assistant
-  messages at the end are the answer that was given, not part of the request.
+- ``text``, the question; or ``messages``, a list of ``{"role", "content"}`` as sent to a provider; or ``body`` (as in
+  the lines of OpenAI's batch files) or ``request``, the whole body as sent. Assistant messages at the end are the
+  answer that was given, not part of the request. Lists and objects may also be JSON in a string.
 - optional ``cls`` or ``key``, of the record or of its last message: the answer class. Two requests share an answer
   if and only if they share it.
-- optional ``ts`` (Unix seconds or ISO 8601), ``model``, and ``usage`` (``input_tokens`` and ``output_tokens``, or
-  OpenAI's names for them).
+- optional ``ts`` (Unix seconds or ISO 8601), ``model``, ``latency_s`` (seconds that the call took), and ``usage``
+  (``input_tokens`` and ``output_tokens``, or OpenAI's names for them), or the counts themselves.
+- optional ``response``, the body that came back, for what it says of usage, model, time and answer.
 
-A line that cannot be used raises InputError with the file and the line number.
+A field may be named by a path (``input.question``). A line that cannot be used raises InputError with the file and
+the line number.
 """
 
 from __future__ import annotations
@@ -22,30 +26,42 @@ import gzip
 import io
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from os import PathLike, fspath
 from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 import orjson
 
-from semcache.errors import InputError
+from semcache.errors import InputError, MissingExtraError
+from semcache.guards import fold
 from semcache.types import Usage
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_PARQUET_MAGIC: Final = b"PAR1"
 _CLASS_FIELDS: Final = ("cls", "key")
 _MESSAGE_FIELDS: Final = ("role", "content", "name", "tool_calls", "tool_call_id")
 """What a provider reads. Anything else is the log's own note (a label, perhaps) and must not reach the cache's key."""
 
+_TOKEN_FIELDS: Final = (("input_tokens", "output_tokens"), ("prompt_tokens", "completion_tokens"))
+
 
 class Fields(NamedTuple):
-    """Names of the fields to read; ``None`` means the usual names, and a field that is named must be there."""
+    """Names of the fields to read; ``None`` means the usual names, and a field that is named must be there.
+
+    There is no usual name for ``namespace`` (records of different ones share no answer). Where ``answer`` is named and
+    the record has no class, its answer is its class: equal but for case, white space and punctuation at the ends.
+    """
 
     text: str | None = None
     label: str | None = None
     ts: str | None = None
+    model: str | None = None
+    namespace: str | None = None
+    answer: str | None = None
+    latency: str | None = None
 
 
 _USUAL: Final = Fields()
@@ -60,6 +76,10 @@ class LogRecord:
         label: The answer class, or ``None`` if the record has none.
         ts: Unix seconds.
         usage: Tokens of the call, if the log says.
+        params: What else the body of the request held (temperature, tools, …).
+        answer: The answer that was given, if the log has it.
+        latency_s: Seconds that the call took.
+        namespace: Part of the cache that it belongs to; ``None`` is the cache's own.
     """
 
     messages: tuple[Mapping[str, Any], ...]
@@ -67,6 +87,17 @@ class LogRecord:
     ts: float | None = None
     model: str | None = None
     usage: Usage | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    answer: str | None = None
+    latency_s: float | None = None
+    namespace: str | None = None
+
+
+def in_time_order(records: Sequence[LogRecord]) -> list[LogRecord]:
+    """Sorted by time if all have one; else as they stand, since it cannot be told where the others belong."""
+    if all(record.ts is not None for record in records):
+        return sorted(records, key=lambda record: record.ts or 0.0)
+    return list(records)
 
 
 def read_logs(paths: Iterable[str | PathLike[str]], fields: Fields = _USUAL) -> Iterator[LogRecord]:
@@ -89,24 +120,31 @@ def read_logs(paths: Iterable[str | PathLike[str]], fields: Fields = _USUAL) -> 
 
 
 def read_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The rows of a JSON Lines or CSV file with their 1-based line numbers, whatever their fields mean.
+    """The rows of a file with their 1-based line (in Parquet, row) numbers, whatever their fields mean.
 
     Raises:
         InputError: The file cannot be read, or a line is no row.
+        MissingExtraError: It is Parquet, and pyarrow is not installed.
     """
     number = 0
     try:
         with open(path, "rb") as raw:
-            packed = raw.peek(2)[:2] == _GZIP_MAGIC
-            plain = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if packed else raw
-            read = _csv_rows if path.lower().removesuffix(".gz").endswith(".csv") else _json_rows
-            for number, row in read(plain):
+            for number, row in _reader(raw, path):
                 yield number, row
     except (OSError, EOFError, zlib.error) as error:
         said = getattr(error, "strerror", None) or error
         raise InputError(f"cannot be read: {said}", path=path, line=number + 1 if number else None) from error
     except _BadLine as error:
         raise InputError(error.reason, path=path, line=error.number) from error
+
+
+def _reader(raw: io.BufferedReader, path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    start = raw.peek(4)[:4]
+    if start == _PARQUET_MAGIC:
+        return _parquet_rows(raw)
+    plain = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if start[:2] == _GZIP_MAGIC else raw
+    is_csv = path.lower().removesuffix(".gz").endswith(".csv")
+    return _csv_rows(plain) if is_csv else _json_rows(plain)
 
 
 class _BadLine(Exception):
@@ -142,24 +180,106 @@ def _csv_rows(plain: BinaryIO) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise _BadLine(reader.line_num + 1, f"not CSV in UTF-8: {error}") from error
 
 
+def _parquet_rows(raw: BinaryIO) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    try:
+        import pyarrow as arrow
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "parquet") from error
+    number = 0
+    try:
+        for batch in parquet.ParquetFile(raw).iter_batches(batch_size=1024):
+            columns = [
+                # Python's datetime has no nanoseconds.
+                column.cast(arrow.timestamp("us", column.type.tz), safe=False)
+                if arrow.types.is_timestamp(column.type)
+                else column
+                for column in batch.columns
+            ]
+            for row in zip(*(column.to_pylist() for column in columns), strict=True):
+                number += 1
+                yield (
+                    number,
+                    {name: cell for name, cell in zip(batch.schema.names, row, strict=True) if cell is not None},
+                )
+    except arrow.ArrowException as error:
+        raise _BadLine(number + 1, f"not Parquet: {error}") from error
+
+
 def _record(row: Mapping[str, Any], fields: Fields) -> LogRecord:
-    if fields.text is None and "messages" in row:
-        messages = _messages(row["messages"])
+    body, response = _body(row), _response(row)
+    if fields.text is None and "messages" in body:
+        messages = _messages(_decoded(body["messages"]))
     else:
         text = _named(row, fields.text or "text")
         if not isinstance(text, str):
             raise ValueError(f"{fields.text or 'text'!r} must be a string, got {_kind(text)}")
-        messages = [{"role": "user", "content": text}]
-    model = row.get("model")
-    if model is not None and not isinstance(model, str):
-        raise ValueError(f"'model' must be a string, got {_kind(model)}")
+        messages, body = [{"role": "user", "content": text}], row
+    answer = _text(_named(row, fields.answer), fields.answer) if fields.answer else _given(response)
+    label = _label(row, messages[-1], fields.label)
+    if label is None and fields.answer and answer is not None:
+        label = fold(answer)
     return LogRecord(
-        tuple({name: message[name] for name in _MESSAGE_FIELDS if name in message} for message in messages),
-        _label(row, messages[-1], fields.label),
-        _timestamp(row, fields.ts),
-        model,
-        _usage(row),
+        messages=tuple(
+            {name: message[name] for name in _MESSAGE_FIELDS if name == "content" or message.get(name) is not None}
+            for message in messages
+        ),
+        label=label,
+        ts=_timestamp(_picked(row, fields.ts, "ts", response.get("created")), fields.ts or "ts"),
+        model=_text(_picked(row, fields.model, "model", body.get("model") or response.get("model")), "model"),
+        usage=_usage(row, response),
+        params={} if body is row else {k: v for k, v in body.items() if k not in ("messages", "model")},
+        answer=answer,
+        latency_s=_seconds(_picked(row, fields.latency, "latency_s"), fields.latency or "latency_s"),
+        namespace=str(_named(row, fields.namespace)) if fields.namespace else None,
     )
+
+
+def _body(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a row that is the request as it was sent: one of its fields, or the row itself."""
+    for name in ("body", "request"):
+        inner = _decoded(row.get(name))
+        if isinstance(inner, dict) and "messages" in inner:
+            return inner
+    return row
+
+
+def _response(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What came back; in the lines of a batch file the body is one level down. Empty if the log does not say."""
+    response = _decoded(row.get("response"))
+    inner = response.get("body") if isinstance(response, dict) else None
+    found = inner if isinstance(inner, dict) else response
+    return found if isinstance(found, dict) else {}
+
+
+def _given(response: Mapping[str, Any]) -> str | None:
+    try:
+        answer = response["choices"][0]["message"]["content"]
+    except (LookupError, TypeError):
+        return None
+    return answer if isinstance(answer, str) else None
+
+
+def _decoded(value: Any) -> Any:
+    """A list or object, also where a table holds it as JSON in a string."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return value
+    return value
+
+
+def _picked(row: Mapping[str, Any], field: str | None, usual: str, otherwise: Any = None) -> Any:
+    if field is not None:
+        return _named(row, field)
+    return otherwise if row.get(usual) is None else row[usual]
+
+
+def _text(value: Any, name: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{name!r} must be a string, got {_kind(value)}")
+    return value
 
 
 def _messages(value: Any) -> list[dict[str, Any]]:
@@ -188,8 +308,7 @@ def _label(row: Mapping[str, Any], last: Mapping[str, Any], field: str | None) -
     return None if value is None else str(value)
 
 
-def _timestamp(row: Mapping[str, Any], field: str | None) -> float | None:
-    value = row.get("ts") if field is None else _named(row, field)
+def _timestamp(value: Any, name: str) -> float | None:
     if value is None:
         return None
     try:
@@ -197,37 +316,64 @@ def _timestamp(row: Mapping[str, Any], field: str | None) -> float | None:
     except (ValueError, TypeError):
         seconds = _iso_seconds(value)
     if not math.isfinite(seconds):
-        raise ValueError(f"{field or 'ts'!r} must be Unix seconds or ISO 8601, got {value!r}")
+        raise ValueError(f"{name!r} must be Unix seconds or ISO 8601, got {value!r}")
+    return seconds
+
+
+def _seconds(value: Any, name: str) -> float | None:
+    try:
+        seconds = None if value is None else float(value)
+    except (ValueError, TypeError):
+        seconds = math.nan
+    if seconds is not None and not 0.0 <= seconds < math.inf:
+        raise ValueError(f"{name!r} must be seconds, got {value!r}")
     return seconds
 
 
 def _iso_seconds(value: Any) -> float:
     try:
-        when = datetime.fromisoformat(value.replace("Z", "+00:00"))
+        when = value if isinstance(value, datetime) else datetime.fromisoformat(value.replace("Z", "+00:00"))
     except (ValueError, TypeError, AttributeError):
         return math.nan
     return (when if when.tzinfo else when.replace(tzinfo=timezone.utc)).timestamp()
 
 
-def _usage(row: Mapping[str, Any]) -> Usage | None:
-    usage = row.get("usage")
+def _usage(row: Mapping[str, Any], response: Mapping[str, Any]) -> Usage | None:
+    usage = _decoded(row.get("usage", response.get("usage")))
     if usage is None:
-        return None
+        if not any(pair[0] in row for pair in _TOKEN_FIELDS):
+            return None
+        usage = row
     if not isinstance(usage, dict):
         raise ValueError(f"'usage' must be an object, got {_kind(usage)}")
-    names = ("input_tokens", "output_tokens")
-    if not usage.keys() & set(names):
-        names = ("prompt_tokens", "completion_tokens")
-    counts = [usage.get(name, 0) for name in (*names, "cache_read_tokens", "cache_write_tokens")]
-    if not usage.keys() & set(names) or any(type(count) is not int or count < 0 for count in counts):
-        raise ValueError(f"'usage' must have whole {names[0]} and {names[1]} >= 0, got {usage}")
-    return Usage(*counts)
+    names = next((pair for pair in _TOKEN_FIELDS if usage.keys() & set(pair)), None)
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    asked = names or _TOKEN_FIELDS[0]
+    found = [usage.get(name) for name in (*asked, "cache_read_tokens", "cache_write_tokens")]
+    counts = [_count(value) for value in (*found[:2], found[2] if cached is None else cached, found[3])]
+    if names is None or None in counts:
+        raise ValueError(f"'usage' must have whole {asked[0]} and {asked[1]} >= 0, got {usage}")
+    return Usage(*cast("list[int]", counts))
+
+
+def _count(value: Any) -> int | None:
+    """A whole number >= 0, 0 for none, and ``None`` for what is no such number."""
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
+    return 0 if value is None else value if type(value) is int and value >= 0 else None
 
 
 def _named(row: Mapping[str, Any], field: str) -> Any:
-    if field not in row:
-        raise ValueError(f"no field {field!r}; the line has {', '.join(row) or 'none'}")
-    return row[field]
+    if field in row:
+        return row[field]
+    value: Any = row
+    for part in field.split("."):
+        value = _decoded(value)
+        if not isinstance(value, dict) or part not in value:
+            raise ValueError(f"no field {field!r}; the line has {', '.join(row) or 'none'}")
+        value = value[part]
+    return value
 
 
 def _kind(value: Any) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import tracemalloc
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semcache.errors import InputError
-from semcache.tuning.logs import Fields, LogRecord, read_logs
+from semcache.tuning.logs import Fields, LogRecord, in_time_order, read_logs
 from semcache.types import Usage
 
 
@@ -233,3 +234,74 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, rows:
     write(path, *({"text": text, "cls": label} for text, label in rows))
     found = [(r.messages[0]["content"], r.label) for r in read_logs([path])]
     assert found == rows
+
+
+def test_a_batch_line_is_the_body_that_was_sent(tmp_path: Path) -> None:
+    body = {"model": "gpt-5-mini", "temperature": 0.5, "messages": [user("hi")]}
+    row = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": body, "cls": "greeting"}
+    expected = LogRecord((user("hi"),), "greeting", model="gpt-5-mini", params={"temperature": 0.5})
+    assert one(tmp_path, row) == expected
+    assert one(tmp_path, {"body": json.dumps(body), "cls": "greeting"}) == expected
+
+
+def test_a_request_log_tells_what_came_back(tmp_path: Path) -> None:
+    response = {
+        "created": 1_700_000_000,
+        "model": "gpt-5-mini-2026-01-01",
+        "choices": [{"message": {"role": "assistant", "content": "Hello!"}}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 2}},
+    }
+    found = one(tmp_path, {"request": {"messages": [user("hi")]}, "response": response, "latency_s": "0.5"})
+    assert found == LogRecord(
+        (user("hi"),), None, 1_700_000_000.0, "gpt-5-mini-2026-01-01", Usage(9, 4, 2), {}, "Hello!", 0.5
+    )
+    batch = {"body": {"messages": [user("hi")]}, "response": {"status_code": 200, "body": response}, "latency_s": 0.5}
+    assert one(tmp_path, batch) == found
+
+
+def test_an_answer_is_a_class_only_where_its_field_is_named(tmp_path: Path) -> None:
+    row = {"text": "t", "reply": "See  the FAQ.", "team": 7, "took": 2, "meta": {"llm": "m"}}
+    fields = Fields(answer="reply", namespace="team", latency="took", model="meta.llm")
+    found = one(tmp_path, row, fields)
+    assert (found.label, found.answer, found.namespace) == ("see the faq", "See  the FAQ.", "7")
+    assert (found.latency_s, found.model) == (2.0, "m")
+    assert one(tmp_path, {**row, "cls": "c"}, fields).label == "c"
+    assert one(tmp_path, row).label is None
+
+
+def test_counts_of_a_table_may_stand_in_its_columns(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    messages = json.dumps([user("a")]).replace('"', '""')
+    path.write_text(f'messages,prompt_tokens,completion_tokens\n"{messages}",12,3\n')
+    assert list(read_logs([path])) == [LogRecord((user("a"),), usage=Usage(12, 3))]
+
+
+@pytest.mark.parametrize("name", ["log.parquet", "renamed.jsonl"])
+def test_parquet_is_seen_by_content(tmp_path: Path, name: str) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    when = datetime(2023, 11, 14, 22, 13, 20)
+    rows = [
+        {"messages": [{"role": "user", "content": "a", "name": None}], "cls": "x", "ts": when, "prompt_tokens": 5},
+        {"messages": [{"role": "user", "content": "b", "name": "bo"}], "cls": None, "ts": None, "prompt_tokens": None},
+    ]
+    table = arrow.Table.from_pylist(rows)
+    at = table.schema.get_field_index("ts")
+    nanoseconds = arrow.array([1_700_000_000_000_000_001, None], arrow.timestamp("ns"))
+    path = tmp_path / name
+    parquet.write_table(table.set_column(at, "ts", nanoseconds), path)
+    assert list(read_logs([path])) == [
+        LogRecord((user("a"),), "x", 1_700_000_000.0, usage=Usage(5, 0)),
+        LogRecord(({**user("b"), "name": "bo"},)),
+    ]
+    path.write_bytes(path.read_bytes()[:-20])
+    assert "Parquet" in str(refused(path))
+
+
+@given(st.lists(st.none() | st.integers(0, 5), min_size=1))
+def test_time_orders_a_log_only_if_every_record_has_one(times: list[int | None]) -> None:
+    records = [LogRecord((), str(place), ts) for place, ts in enumerate(times)]
+    ordered = in_time_order(records)
+    assert sorted(r.label or "" for r in ordered) == sorted(r.label or "" for r in records)
+    keys = [(r.ts, int(r.label or 0)) for r in ordered]
+    assert keys == (sorted(keys) if None not in times else [(r.ts, int(r.label or 0)) for r in records])  # type: ignore[type-var]
