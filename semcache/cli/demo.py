@@ -18,17 +18,21 @@ if TYPE_CHECKING:
     from semcache.demo.run import DemoRun, Example
     from semcache.stores.base import StoreStats
 
+NAMESPACE = "demo"
+"""Its own, so that a demo on a store in use neither serves nor deletes what others keep there."""
+
 _WRONG_SHOWN = 3
 
 
 @click.command()
 @click.option(
     "--store",
-    "path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="SQLite file of the cache; by default demo/demo.db in your data folder. It stays for the next run.",
+    "store",
+    metavar="URL",
+    help="A file's path, sqlite:///path or redis://host:port/db; by default demo/demo.db in your data folder. "
+    "It stays for the next run.",
 )
-@click.option("--fresh", is_flag=True, help="Empty the store first.")
+@click.option("--fresh", is_flag=True, help="Forget the answers of earlier demos first.")
 @click.option("--requests", "limit", type=click.IntRange(min=1), help="Only so many questions of the log.")
 @click.option(
     "--speed",
@@ -38,7 +42,7 @@ _WRONG_SHOWN = 3
     help="How many times faster the local upstream answers than a hosted model does.",
 )
 @json_option
-def demo(path: Path | None, fresh: bool, limit: int | None, speed: float, as_json: bool) -> None:
+def demo(store: str | None, fresh: bool, limit: int | None, speed: float, as_json: bool) -> None:
     """Wrap real clients, replay a support log through them, and show what the cache did.
 
     A local upstream speaks the wire formats of OpenAI and Anthropic over HTTP; their SDK clients, and a plain
@@ -48,14 +52,15 @@ def demo(path: Path | None, fresh: bool, limit: int | None, speed: float, as_jso
     from semcache.cache import SemanticCache
     from semcache.demo.questions import load_answers, load_questions
     from semcache.demo.run import run_demo
-    from semcache.stores import SqliteStore
+    from semcache.stores import SqliteStore, open_store
     from semcache.testing.upstream import Upstream
 
     questions, answers = load_questions(limit), load_answers()
     prepared = {question.text: answers[question.label] for question in questions}
-    with SemanticCache(store=SqliteStore(path or _default_path())) as cache:
+    opened = open_store(store) if store and "://" in store else SqliteStore(store or _default_path())
+    with SemanticCache(store=opened, namespace=NAMESPACE) as cache:
         if fresh:
-            cache.invalidate(everything=True)
+            cache.invalidate(namespace=NAMESPACE)
         before = cache.stats().store
         with Upstream(answers=prepared, latency=1 / speed) as upstream, _progress(len(questions)) as advance:
             run = run_demo(cache, upstream, questions, answers, advance)
