@@ -6,7 +6,6 @@ Every figure that stands against another is measured in the same run, in turns, 
 from __future__ import annotations
 
 import argparse
-import gc
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,6 @@ from statistics import median
 
 import numpy as np
 import redis
-from semcache_indexes import create
 
 from benchmarks.rows import emit, p50_us
 from semcache import Policy, SemanticCache, Usage
@@ -115,7 +113,7 @@ def threads(folder: Path) -> None:
 
 
 def overhead(folder: Path, entries: int) -> None:
-    """Bytes on disk per entry beside the response, and bytes in memory per vector of the default index."""
+    """Bytes on disk per entry beside the response."""
     path = folder / "overhead.sqlite"
     rng = np.random.default_rng(0)
 
@@ -128,19 +126,6 @@ def overhead(folder: Path, entries: int) -> None:
             cache.store(f"How do I reset the password of my account number {i}?", ANSWER, Usage(20, 200))
     size = path.stat().st_size / entries - len(ANSWER)
     emit("overhead_per_entry.sqlite", size, "B", entries=entries, goal=1024)
-
-
-def index_bytes(vectors: int) -> None:
-    rng = np.random.default_rng(0)
-    centres = rng.standard_normal((vectors // 50, DIM)).astype(np.float32)
-    gc.collect()
-    index = create("ladder", DIM)
-    for start in range(0, vectors, 5000):
-        batch = centres[rng.integers(0, len(centres), 5000)] + 0.3 * rng.standard_normal((5000, DIM)).astype(np.float32)
-        batch /= np.linalg.norm(batch, axis=1, keepdims=True)
-        index.add(np.arange(start, start + 5000), batch.astype(np.float32), np.zeros(5000, np.int64))
-    index.close()
-    emit("bytes_per_vector.ladder", index.stats().bytes / vectors, "B", vectors=vectors, goal=400)
 
 
 def start_up() -> None:
@@ -162,7 +147,6 @@ def start_up() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entries", type=int, default=10_000)
-    parser.add_argument("--vectors", type=int, default=100_000)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -172,7 +156,6 @@ def main() -> None:
         stores(folder)
         semantic_hits(options.entries)
         overhead(folder, options.entries)
-        index_bytes(options.vectors)
 
 
 if __name__ == "__main__":
