@@ -145,6 +145,9 @@ class Store(Protocol):
     def counters(self, prefix: str = "") -> dict[str, int]:
         """All ledger counters whose name starts with ``prefix``."""
 
+    def drop_counters(self, names: Sequence[str]) -> None:
+        """Remove named counters; those that are not there do not matter."""
+
     def scopes(self, limit: int = 1000) -> dict[int, int]:
         """Scope ids with their number of entries, largest first."""
 

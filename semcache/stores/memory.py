@@ -187,6 +187,11 @@ class MemoryStore:
         with self._lock:
             return {name: value for name, value in self._counters.items() if name.startswith(prefix)}
 
+    def drop_counters(self, names: Sequence[str]) -> None:
+        with self._lock:
+            for name in names:
+                self._counters.pop(name, None)
+
     # Life ---------------------------------------------------------------------------------------------------------
 
     def ping(self) -> None:

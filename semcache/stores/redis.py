@@ -341,12 +341,16 @@ class RedisStore(PersistentStore):
             self._batch(*(("HINCRBY", self._counters, name, value) for name, value in deltas.items()))
 
     def counters(self, prefix: str = "") -> dict[str, int]:
-        everything = self._call(self._client.hgetall, self._counters)
-        return {
-            name: int(value)
-            for name, value in ((name.decode(), value) for name, value in everything.items())
-            if name.startswith(prefix)
-        }
+        pattern, cursor, found = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*", 0, {}
+        while True:
+            cursor, page = self._call(self._client.hscan, self._counters, cursor, pattern, 10_000)
+            found.update(page)
+            if cursor == 0:
+                return {name.decode(): int(value) for name, value in found.items()}
+
+    def drop_counters(self, names: Sequence[str]) -> None:
+        if names:
+            self._call(self._client.hdel, self._counters, *names)
 
     # Life ---------------------------------------------------------------------------------------------------------
 

@@ -220,9 +220,13 @@ class SqliteStore(PersistentStore):
     def counters(self, prefix: str = "") -> dict[str, int]:
         with self._file.connection() as connection:
             rows = connection.db.execute(
-                "SELECT name, value FROM counters WHERE substr(name, 1, length(?1)) = ?1", (prefix,)
+                "SELECT name, value FROM counters WHERE name >= ?1 AND substr(name, 1, length(?1)) = ?1", (prefix,)
             )
             return dict(rows)
+
+    def drop_counters(self, names: Sequence[str]) -> None:
+        with self._file.writing() as connection:
+            connection.db.executemany("DELETE FROM counters WHERE name = ?", ((name,) for name in names))
 
     # Life ---------------------------------------------------------------------------------------------------------
 

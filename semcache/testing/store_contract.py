@@ -364,9 +364,13 @@ class StoreContract:
         store.add_counters({"a:x": 1, "b%:ü": 2**40})
         store.add_counters({"a:x": -3, "a:y": 5})
         assert store.counters() == {"a:x": -2, "a:y": 5, "b%:ü": 2**40}
+        assert store.counters("a*") == store.counters("[ab]") == store.counters("a?x") == {}
         assert store.counters("a:") == {"a:x": -2, "a:y": 5}
         assert store.counters("b%") == {"b%:ü": 2**40}
         assert store.counters("%") == {}
+        store.drop_counters(["a:x", "never seen"])
+        store.drop_counters([])
+        assert store.counters() == {"a:y": 5, "b%:ü": 2**40}
 
     def test_scopes_are_counted_largest_first(self, store: Store) -> None:
         for scope, count in (("one", 2), ("two", 3), ("three", 1)):
