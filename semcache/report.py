@@ -60,13 +60,20 @@ class RunReport:
                 only where the cache gave it: a wrong answer of the upstream is not the cache's.
             seconds: Wall time of the call, as its caller saw it.
         """
+        self.enter(outcome, seconds)
+        self.grade(outcome.status in ("hit", "stale"), wrong)
+
+    def enter(self, outcome: Outcome, seconds: float) -> None:
+        """Count one call, as :meth:`record`, but for whether it was answered rightly: :meth:`grade` tells that."""
         self.books.enter(outcome)
-        served = outcome.status in ("hit", "stale")
+        self._seconds.setdefault(_latency_group(outcome), array("d")).append(seconds)
+
+    def grade(self, served: bool, wrong: bool | None) -> None:
+        """Count whether one call was answered rightly; ``served`` is whether by the cache."""
         if wrong is not None:
             self.labelled += 1
             self.labelled_hits += served
             self.wrong_hits += served and wrong
-        self._seconds.setdefault(_latency_group(outcome), array("d")).append(seconds)
 
     @property
     def false_hit_rate(self) -> Rate:
