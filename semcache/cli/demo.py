@@ -52,13 +52,15 @@ def demo(store: str | None, fresh: bool, limit: int | None, speed: float, as_jso
     from semcache.cache import SemanticCache
     from semcache.demo.questions import load_answers, load_questions
     from semcache.demo.run import run_demo
+    from semcache.policy import Policy
     from semcache.stores import SqliteStore, open_store
     from semcache.testing.upstream import Upstream
 
     questions, answers = load_questions(limit), load_answers()
     prepared = {question.text: answers[question.label] for question in questions}
     opened = open_store(store) if store and "://" in store else SqliteStore(store or _default_path())
-    with SemanticCache(store=opened, namespace=NAMESPACE) as cache:
+    # On a machine that is busy with other things an embedding may take its time: here that is no outage.
+    with SemanticCache(store=opened, namespace=NAMESPACE, policy=Policy(embed_budget_s=10)) as cache:
         if fresh:
             cache.invalidate(namespace=NAMESPACE)
         before = cache.stats().store

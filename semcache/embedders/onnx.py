@@ -9,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from semcache.embedders import _fork, _model
+from semcache._fork import renew_in_child
+from semcache.embedders import _model
 from semcache.embedders._bert_graph import bert_graph, tensor_shapes
 from semcache.embedders._model import Model, Pooling
 from semcache.embedders._tokenizer import TextTokenizer
@@ -64,7 +65,7 @@ class OnnxEmbedder:
         self._tokenizer: TextTokenizer | None = None
         self._runner: _Runner | None = None
         self._fingerprint: str | None = None
-        _fork.track(self)
+        renew_in_child(self)
 
     @property
     def dim(self) -> int:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from semcache._fork import renew_in_child
 from semcache.breaker import Breaker
-from semcache.embedders import _fork
 from semcache.embedders._resolve import source_of
 from semcache.embedders.base import Embedder, check_texts, unit_rows
 from semcache.errors import ConfigurationError, EmbedderError, EmbedderUnavailable
@@ -75,7 +75,7 @@ class EmbeddingQueue:
         self._answered = False
         self._closed = False
         self.after_fork()
-        _fork.track(self)
+        renew_in_child(self)
 
     def after_fork(self) -> None:
         # Slots and the worker belong to threads of the parent.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from semcache.embedders import _fork
+from semcache._fork import renew_in_child
 from semcache.embedders.base import check_texts, unit_rows, utf8_length
 from semcache.embedders.function import SAFE_BYTES
 from semcache.errors import ConfigurationError, EmbedderError
@@ -87,7 +87,7 @@ class RemoteEmbedder:
         self.source = f"{model} at {parts.scheme}://{parts.netloc}"
         origin = f"{parts.netloc.lower()}{parts.path.rstrip('/')}"
         self.fingerprint = f"remote/{origin}/{model}/{dimensions or 'full'}"
-        _fork.track(self)
+        renew_in_child(self)
 
     @property
     def dim(self) -> int:

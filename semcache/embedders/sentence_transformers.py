@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from semcache.embedders import _fork
+from semcache._fork import renew_in_child
 from semcache.embedders.base import check_texts, unit_rows
 from semcache.errors import EmbedderError, MissingExtraError, SemcacheError
 
@@ -52,7 +52,7 @@ class SentenceTransformerEmbedder:
         self._forked = False
         self._fingerprint: str | None = None
         self.source = f"sentence-transformers {self._folder or self._name}"
-        _fork.track(self)
+        renew_in_child(self)
 
     @property
     def dim(self) -> int:

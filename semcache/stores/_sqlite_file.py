@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from semcache._fork import hold_over_fork
 from semcache.errors import ConfigurationError, StoreError
-from semcache.stores._fork import hold_over_fork
 
 SCHEMA_VERSION: Final = 1
 APPLICATION_ID: Final = 0x73636368

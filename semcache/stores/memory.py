@@ -11,9 +11,9 @@ from dataclasses import replace
 from itertools import islice, takewhile
 from typing import Final, TypeVar
 
+from semcache._fork import hold_over_fork
 from semcache.errors import ConfigurationError
 from semcache.stores import _feed
-from semcache.stores._fork import hold_over_fork
 from semcache.stores.base import Changes, Selector, StoreStats, log_event
 from semcache.stores.entry_codec import pack_vector
 from semcache.types import Entry, Event, Key
