@@ -16,7 +16,7 @@ from semcache.errors import ConfigurationError
 from semcache.events import EventHook, Hook, emit
 from semcache.keys import Difference, diff, make_key
 from semcache.messages import is_messages, split_last_user_text
-from semcache.options import Options, options_in_force
+from semcache.options import Options, Share, current_options, options_in_force
 from semcache.types import Event, Key, Outcome, Reply, Request, Usage
 
 if TYPE_CHECKING:
@@ -150,6 +150,8 @@ class _Cache:
         *,
         namespace: str | None = None,
         tenant: str | None = None,
+        user: str | None = None,
+        share: Share | None = None,
         ttl: float | None = None,
         tags: Sequence[str] = (),
         bypass: bool = False,
@@ -163,6 +165,8 @@ class _Cache:
             Options(
                 namespace=namespace,
                 tenant=tenant,
+                user=user,
+                share=share,
                 ttl=ttl,
                 tags=tuple(tags),
                 bypass=bypass,
@@ -195,8 +199,15 @@ class _Cache:
     def _emit(self, event: Event) -> None:
         emit(self._event_hooks, event)
 
-    def _forget(self, selector: Selector) -> int:
-        return self.engine.store.delete(selector)
+    def _own(self, selector: Selector) -> Selector:
+        """A selector that names no tenant, held to the tenant that is in force here."""
+        options = current_options()
+        tenant = self.engine.tenant if options is None or options.tenant is None else options.tenant
+        return selector if tenant is None or selector.tenant is not None else selector._replace(tenant=tenant)
+
+    def _delete(self, selector: Selector) -> int:
+        selector.check()
+        return self.engine.store.delete(self._own(selector))
 
     def _report_wrong(self, outcome: Outcome) -> None:
         if outcome.status not in ("hit", "stale") or outcome.entry_id is None:
@@ -257,8 +268,12 @@ class SemanticCache(_Cache):
         scope: int | None = None,
         everything: bool = False,
     ) -> int:
-        """Delete the entries that match every field that is given; return how many there were."""
-        return self._forget(_selector(id, tag, namespace, tenant, scope, everything))
+        """Delete the entries that match every field that is given; return how many there were.
+
+        Where a tenant is in force (of the cache, or by :meth:`options`), only its entries are looked at, unless
+        ``tenant`` names another.
+        """
+        return self._delete(_selector(id, tag, namespace, tenant, scope, everything))
 
     def report_wrong(self, outcome: Outcome) -> None:
         """An answer that the cache served was wrong: evict it, and never let this pair of questions match again."""
@@ -313,7 +328,7 @@ class AsyncSemanticCache(_Cache):
         everything: bool = False,
     ) -> int:
         """As :meth:`SemanticCache.invalidate`."""
-        return await _off_loop(self._forget, _selector(id, tag, namespace, tenant, scope, everything))
+        return await _off_loop(self._delete, _selector(id, tag, namespace, tenant, scope, everything))
 
     async def report_wrong(self, outcome: Outcome) -> None:
         """As :meth:`SemanticCache.report_wrong`."""

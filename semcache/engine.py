@@ -10,12 +10,12 @@ import asyncio
 import os
 import threading
 import time
-import weakref
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from semcache import flow as steps
+from semcache._fork import renew_in_child
 from semcache.errors import (
     CacheTrouble,
     CanonicalError,
@@ -28,7 +28,9 @@ from semcache.errors import (
 from semcache.events import EventHook, Hook, emit, logger
 from semcache.flight import Flights, Landed, wait, wait_async
 from semcache.keys import make_key
-from semcache.options import Options, current_options
+from semcache.options import USER_TAG, Options, current_options
+from semcache.policy import secret_in
+from semcache.privacy import mask_secrets
 from semcache.types import Event, Outcome, Reply, Request
 
 if TYPE_CHECKING:
@@ -91,6 +93,8 @@ class Engine:
         self.namespace = namespace
         self.tenant = tenant
         self.flights = Flights()
+        # Masked requests match again in this process only, unless the store has a secret to share.
+        self._mask_key: bytes = getattr(store, "mask_key", None) or os.urandom(32)
         self._has_read = False
         self.outcome_hooks: list[Hook] = []
         self.event_hooks = event_hooks
@@ -111,7 +115,7 @@ class Engine:
         }
         # Steps that an event loop may run on its own thread.
         self._inline = {steps.GetExact: store.inline_reads, steps.Write: store.inline_writes}
-        _engines.add(self)
+        renew_in_child(self)
 
     def emit(self, event: Event) -> None:
         emit(self.event_hooks, event)
@@ -176,7 +180,6 @@ class Engine:
         if self.semantic is not None:
             self.semantic.close()
         self.store.close()
-        _engines.discard(self)
 
     def after_fork(self) -> None:
         self.flights = Flights()
@@ -250,7 +253,10 @@ class Engine:
         bypass = "asked for by the caller" if options.bypass else ""
         key = None
         try:
-            key = make_key(request, namespace, tenant)
+            key = make_key(request, namespace, tenant, options.private_to)
+            if self.policy.secrets == "redact" and secret_in(self.policy, key.canonical):
+                request = mask_secrets(request, self._mask_key, emails=self.policy.emails_are_secret)
+                key = make_key(request, namespace, tenant, options.private_to)
         except CanonicalError as error:
             bypass = bypass or str(error)
             self.emit(Event("uncanonical", str(error), error))
@@ -274,7 +280,7 @@ class Engine:
             started=time.perf_counter(),
             fingerprint=_no_fingerprint if semantic is None else self._fingerprint,
             ttl=options.ttl,
-            tags=options.tags,
+            tags=options.tags if options.user is None else (*options.tags, f"{USER_TAG}{options.user}"),
             bypass=bypass,
             refresh=refresh or options.refresh,
             min_similarity=options.min_similarity,
@@ -458,17 +464,7 @@ class Pending:
 
 _ALONE = Landed(None)
 _NO_OPTIONS = Options()
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 def _no_fingerprint() -> None:
     return None
-
-
-def _after_fork() -> None:
-    for engine in list(_engines):
-        engine.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

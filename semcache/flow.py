@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from semcache.flight import Landed
 from semcache.live.answers import answer_text, same_answer
-from semcache.policy import admit, judge, ttl_for
+from semcache.policy import admit, judge, secret_in, ttl_for
+from semcache.privacy import hides
 from semcache.types import Candidate, Decision, Entry, Judged, Key, Layer, Outcome, Reply, Request, Status, WouldServe
 
 if TYPE_CHECKING:
@@ -237,6 +238,8 @@ def explain(ctx: Call) -> Generator[Step, Any, Explanation]:
 
 def _admitted(ctx: Call) -> Key | None:
     ctx.outcome.reason = ctx.bypass or admit(ctx.policy, ctx.request)
+    if ctx.key is not None and not ctx.outcome.reason:
+        ctx.outcome.reason = secret_in(ctx.policy, ctx.key.canonical)
     if ctx.outcome.reason:
         ctx.outcome.status = "bypass"
         return None
@@ -328,6 +331,8 @@ def _embed(ctx: Call) -> Generator[Step, Any, Vector | None]:
     request, outcome = ctx.request, ctx.outcome
     if request.text is None or request.exact_only or not ctx.policy.semantic_for(ctx.namespace):
         outcome.reason = request.exact_only or "exact tier only"
+    elif hidden := hides(request.text):
+        outcome.reason = hidden
     else:
         started = ctx.tick()
         answer: Vector | str | None = yield Embed(request.text)
@@ -345,6 +350,9 @@ def _keep(ctx: Call, key: Key, reply: Reply, latency: float) -> Generator[Step, 
     outcome = ctx.outcome
     if reply.keep == "never" or reply.body is None:
         outcome.reason = reply.reason or "the answer cannot be represented"
+        return
+    if secret := secret_in(ctx.policy, reply.body):
+        outcome.reason = f"{secret} in the answer"
         return
     if reply.keep == "all" and "embed" not in outcome.seconds:
         # A refresh, or a store() without a look-up before it.

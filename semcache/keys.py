@@ -2,7 +2,9 @@
 
 Two requests are equal exactly when their canonical bytes are equal. The form is::
 
-    semcache/1 \\n <scope as canonical JSON> \\n <fuzzy text as a JSON string, or null>
+    semcache/1 \\n <scope as canonical JSON> \\n <fuzzy text as a JSON string, or null> [\\n <history>]
+
+The history (canonical JSON) is there when earlier turns are no part of the scope, see ``Request.history``.
 
 Canonical JSON: keys sorted, no spaces, UTF-8, strings and keys in Unicode NFC, ``1.0`` written as ``1``. NaN, the
 infinities, integers beyond 64 bits, lone surrogates and anything that is not JSON are refused: an encoder that
@@ -45,14 +47,19 @@ def canonical(value: Any) -> bytes:
         raise CanonicalError(f"no canonical form: {error}") from error
 
 
-def make_key(request: Request, namespace: str, tenant: str | None) -> Key:
-    """The key of a request in a namespace and tenant.
+def make_key(request: Request, namespace: str, tenant: str | None, user: str | None = None) -> Key:
+    """The key of a request in a namespace and tenant, and for one user if one is given.
 
     Raises:
         CanonicalError: The request has no canonical form.
     """
-    scope = FORMAT + canonical({"api": request.api, "namespace": namespace, "tenant": tenant, "request": request.scope})
+    fields = {"api": request.api, "namespace": namespace, "tenant": tenant, "request": request.scope}
+    if user is not None:
+        fields["user"] = user
+    scope = FORMAT + canonical(fields)
     whole = scope + b"\n" + canonical(request.text)
+    if request.history:
+        whole += b"\n" + canonical(request.history)
     return Key(
         id=xxhash.xxh3_128_intdigest(whole) & _MASK,
         scope_id=xxhash.xxh3_64_intdigest(scope) & _MASK,
@@ -86,7 +93,10 @@ def diff(a: Key, b: Key) -> list[Difference]:
 
 def _readable(key: Key) -> dict[str, Any]:
     scope: dict[str, Any] = orjson.loads(key.canonical[len(FORMAT) : key.scope_length])
-    scope["text"] = orjson.loads(key.canonical[key.scope_length + 1 :])
+    text, _, history = key.canonical[key.scope_length + 1 :].partition(b"\n")
+    scope["text"] = orjson.loads(text)
+    if history:
+        scope["history"] = orjson.loads(history)
     return scope
 
 

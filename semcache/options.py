@@ -6,8 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
+from typing import Final, Literal
 
 from semcache.errors import ConfigurationError
+
+USER_TAG: Final = "user:"
+"""What the tag of a user's entries begins with."""
+
+Share = Literal["user", "tenant"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +23,10 @@ class Options:
     Args:
         namespace: A part of the cache with its own policy; never shares answers with another namespace.
         tenant: Whose data this is; never shares answers with another tenant.
+        user: Who of the tenant asks. Answers stored for a user serve that user only, unless ``share`` says otherwise.
+            Entries get the tag ``user:<user>``.
+        share: ``"tenant"``: the answers of a user serve the whole tenant, and the tenant's serve the user. By default
+            ``"user"`` where a user is named.
         ttl: Seconds that an answer stored now may be served.
         tags: Labels of an answer stored now, for ``invalidate(tag=…)``.
         bypass: Neither look up nor store.
@@ -26,6 +36,8 @@ class Options:
 
     namespace: str | None = None
     tenant: str | None = None
+    user: str | None = None
+    share: Share | None = None
     ttl: float | None = None
     tags: tuple[str, ...] = ()
     bypass: bool = False
@@ -39,12 +51,19 @@ class Options:
             raise ConfigurationError(f"min_similarity is a cosine in [-1, 1], not {self.min_similarity!r}")
         if isinstance(self.tags, str):
             raise ConfigurationError(f"tags is a sequence of strings, not the string {self.tags!r}")
-        for name in ("namespace", "tenant"):
+        if self.share not in (None, "user", "tenant"):
+            raise ConfigurationError(f'share is "user" or "tenant", not {self.share!r}')
+        for name in ("namespace", "tenant", "user"):
             if getattr(self, name) == "":
                 raise ConfigurationError(f"{name} must not be empty; leave it out instead")
 
     def inside(self, outer: Options) -> Options:
-        """These options within ``outer``: set fields win, tags add up, and the higher bar holds."""
+        """These options within ``outer``: set fields win, tags add up, and the higher bar holds.
+
+        What ``outer`` shares of its user is not said of another user.
+        """
+        if self.user is not None and self.share is None:
+            outer = replace(outer, share=None)
         unset = {f.name: getattr(outer, f.name) for f in fields(self) if getattr(self, f.name) == f.default}
         merged = replace(self, **unset)
         bars = [o.min_similarity for o in (self, outer) if o.min_similarity is not None]
@@ -53,6 +72,11 @@ class Options:
             tags=tuple(dict.fromkeys((*outer.tags, *self.tags))),
             min_similarity=max(bars, default=None),
         )
+
+    @property
+    def private_to(self) -> str | None:
+        """The user that is part of the scope, if one is."""
+        return None if self.share == "tenant" else self.user
 
 
 _options: ContextVar[Options | None] = ContextVar("semcache_options", default=None)
@@ -66,7 +90,10 @@ def current_options() -> Options | None:
 @contextmanager
 def options_in_force(options: Options) -> Iterator[None]:
     outer = _options.get()
-    token = _options.set(options if outer is None else options.inside(outer))
+    options = options if outer is None else options.inside(outer)
+    if options.share == "user" and options.user is None:
+        raise ConfigurationError('share="user" needs to know the user')
+    token = _options.set(options)
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 A policy lives in code or in a TOML file::
 
     threshold = 0.92
+    min_probability = 0.95
     ttl = 86400.0
 
     [namespaces.weather]
@@ -23,6 +24,7 @@ from typing import Final, Literal
 
 from semcache.errors import ConfigurationError
 from semcache.guards import GUARDS, covered, fold, verdicts
+from semcache.privacy import MODES, Secrets, find_secret
 from semcache.types import Candidate, Decision, Judged, Request
 
 _SAME_TEXT: Final = 1e-3
@@ -68,6 +70,7 @@ class Override:
     """What one namespace does differently; ``None`` means "as the policy says"."""
 
     threshold: float | None = None
+    min_probability: float | None = None
     guards: tuple[str, ...] | None = None
     ttl: float | None = None
     semantic: bool | None = None
@@ -80,6 +83,9 @@ class Policy:
 
     Args:
         threshold: Least cosine of a semantic hit. How the default was chosen: ``docs/answer-safety.md``.
+        min_probability: Least probability that the answer is right (:mod:`semcache.scoring`). ``wording`` and
+            ``question`` are evidence for it and no vetoes. 0 asks for none, and then they are vetoes; so it is
+            with an embedder that the model was not fitted to, and in a language that the guards do not know.
         uncovered_threshold: Least cosine where a guard does not know the language of the text.
         guards: Names of the guards that may veto (``semcache.guards.GUARDS``); all by default.
         semantic: Whether texts are matched by meaning at all.
@@ -89,6 +95,10 @@ class Policy:
         verify_from: Least cosine worth a second opinion; needed with a verifier.
         verify_at_least: Least probability from the verifier that serves.
         ttl: Seconds for which an answer may be served; ``None`` means for ever.
+        secrets: What becomes of a request that holds a key, token, password in a URL or card number: ``"bypass"``, not
+            looked up and not kept; ``"redact"``, masked and only matched exactly; ``"allow"``, no check. An answer
+            that holds one is never kept, unless all is allowed. See ``docs/privacy.md``.
+        emails_are_secret: Whether an e-mail address counts as one.
         max_temperature: Requests above it are not cached: who asks for variety must not get a constant.
         k: How many candidates are looked at.
         collapse_wait_s: Seconds that a caller waits for an equal call in flight.
@@ -101,6 +111,7 @@ class Policy:
     """
 
     threshold: float = 0.9
+    min_probability: float = 0.91
     uncovered_threshold: float = 0.97
     guards: tuple[str, ...] = tuple(GUARDS)
     semantic: bool = True
@@ -109,6 +120,8 @@ class Policy:
     verify_from: float | None = None
     verify_at_least: float = 0.9
     ttl: float | None = None
+    secrets: Secrets = "bypass"
+    emails_are_secret: bool = False
     max_temperature: float = 1.0
     k: int = 5
     collapse_wait_s: float = 30.0
@@ -117,10 +130,10 @@ class Policy:
     evidence: Evidence | None = None
 
     def __post_init__(self) -> None:
-        _check_rules("policy", self.threshold, self.guards, self.ttl)
+        _check_rules("policy", self)
         _check_mode("policy", self.mode)
         for name, override in self.namespaces.items():
-            _check_rules(f"namespace {name!r}", override.threshold, override.guards, override.ttl)
+            _check_rules(f"namespace {name!r}", override)
             _check_mode(f"namespace {name!r}", override.mode or self.mode)
         _check_range("uncovered_threshold", self.uncovered_threshold, -1.0, 1.0)
         _check_range("verify_from", self.verify_from, -1.0, 1.0)
@@ -128,6 +141,8 @@ class Policy:
         _check_range("max_temperature", self.max_temperature, 0.0, math.inf)
         _check_range("collapse_wait_s", self.collapse_wait_s, 0.0, math.inf)
         _check_range("embed_budget_s", self.embed_budget_s, 0.0, math.inf)
+        if self.secrets not in MODES:
+            raise ConfigurationError(f"secrets is one of {', '.join(MODES)}, not {self.secrets!r}")
         if self.k < 1:
             raise ConfigurationError(f"k must be at least 1, not {self.k}")
         if self.verifier is not None and self.verify_from is None:
@@ -158,6 +173,12 @@ class Policy:
     def threshold_for(self, namespace: str) -> float:
         override = self.namespaces.get(namespace)
         return self.threshold if override is None or override.threshold is None else override.threshold
+
+    def min_probability_for(self, namespace: str) -> float:
+        override = self.namespaces.get(namespace)
+        if override is None or override.min_probability is None:
+            return self.min_probability
+        return override.min_probability
 
     def guards_for(self, namespace: str) -> tuple[str, ...]:
         override = self.namespaces.get(namespace)
@@ -203,6 +224,14 @@ def admit(policy: Policy, request: Request) -> str:
     if request.temperature is not None and request.temperature > policy.max_temperature:
         return f"temperature: {request.temperature:g} above {policy.max_temperature:g}"
     return ""
+
+
+def secret_in(policy: Policy, data: bytes) -> str:
+    """Why canonical bytes or an answer must not be kept: ``secret: kind``; empty if they may be."""
+    if policy.secrets == "allow":
+        return ""
+    kind = find_secret(data, emails=policy.emails_are_secret)
+    return f"secret: {kind}" if kind else ""
 
 
 def ttl_for(policy: Policy, request: Request, namespace: str) -> float | None:
@@ -285,11 +314,12 @@ def _worth_verifying(
     )
 
 
-def _check_rules(where: str, threshold: float | None, guards: tuple[str, ...] | None, ttl: float | None) -> None:
-    _check_range(f"threshold of the {where}", threshold, -1.0, 1.0)
-    if ttl is not None and not ttl > 0.0:
-        raise ConfigurationError(f"ttl of the {where} must be above 0 seconds, not {ttl}")
-    unknown = [name for name in guards or () if name not in GUARDS]
+def _check_rules(where: str, rules: Policy | Override) -> None:
+    _check_range(f"threshold of the {where}", rules.threshold, -1.0, 1.0)
+    _check_range(f"min_probability of the {where}", rules.min_probability, 0.0, 1.0)
+    if rules.ttl is not None and not rules.ttl > 0.0:
+        raise ConfigurationError(f"ttl of the {where} must be above 0 seconds, not {rules.ttl}")
+    unknown = [name for name in rules.guards or () if name not in GUARDS]
     if unknown:
         raise ConfigurationError(f"no guard is called {unknown[0]!r}; there are: {', '.join(GUARDS)}")
 

@@ -29,6 +29,8 @@ _POLICY: Final[_Fields] = {
     "uncovered_threshold": "number",
     "verify_from": "number",
     "verify_at_least": "number",
+    "secrets": "text",
+    "emails_are_secret": "switch",
     "max_temperature": "number",
     "k": "count",
     "collapse_wait_s": "number",

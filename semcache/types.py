@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -50,6 +50,8 @@ class Request:
         temperature: As given; the policy bypasses above its limit.
         bypass: Reason why this request must not be cached at all, as found by the codec.
         exact_only: Reason why this request may only match exactly, as found by the codec.
+        history: Earlier turns that are no part of the scope (``Policy.context``): they match exactly in the exact
+            tier only.
     """
 
     api: str
@@ -60,6 +62,7 @@ class Request:
     temperature: float | None = None
     bypass: str | None = None
     exact_only: str | None = None
+    history: Sequence[Mapping[str, Any]] = ()
 
 
 class Key(NamedTuple):

@@ -106,7 +106,7 @@ def _ask(cache: SemanticCache, text: str, limit: int) -> list[ScopeSeen]:
                 continue
             fields = orjson.loads(entry.key.scope.removeprefix(FORMAT))
             request = Request(fields["api"], fields["request"], text, model=entry.model)
-            with cache.options(namespace=fields["namespace"], tenant=fields["tenant"]):
+            with cache.options(namespace=fields["namespace"], tenant=fields["tenant"], user=fields.get("user")):
                 seen.append(ScopeSeen(scope_id, entries, fields, entry.model, cache.explain(request)))
     return seen
 

@@ -22,7 +22,7 @@ from semcache.types import Reply, Request, Usage
 from semcache.wire.openai_chat import OpenAIChat
 
 QUESTIONS = ["How do I reset my password?", "What does a replacement card cost?", "How do I reset my password?"]
-HOSTILE = "Is \x1b[31mthis[/red] [bold]safe\x07?"
+HOSTILE = "Is \r[31mthis[/red] [bold]safe\t?"
 
 
 def chat(text: str, model: str = "gpt-5-mini") -> Request:
@@ -201,8 +201,8 @@ def test_explain_changes_and_books_nothing(store: str) -> None:
 def test_explain_as_text_is_safe_for_a_terminal(store: str) -> None:
     shown = run("explain", "Is this safe?", "--store", store).stdout
     assert "[31mthis[/red] [bold]safe" in shown
-    assert "\x1b" not in shown
-    assert "\x07" not in shown
+    assert "\r" not in shown
+    assert "\t" not in shown
     assert "own[model], billing, acme; 1 entry" in shown
 
 
