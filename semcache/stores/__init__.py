@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from semcache.errors import ConfigurationError
-from semcache.stores.base import Changes, Selector, Store, StoreStats
+from semcache.stores.base import DEFAULT_BUDGET_S, Changes, Selector, Store, StoreStats
 
 if TYPE_CHECKING:
     from semcache.stores.memory import MemoryStore
@@ -44,7 +44,8 @@ def open_store(url: str | None = None) -> Store:
     Args:
         url: ``memory://``, ``sqlite://`` (the default file, and the default), ``sqlite:///absolute/path``, or what
             redis-py takes: ``redis://[user:password@]host[:port][/db]``, ``rediss://…``,
-            ``unix:///path/to/socket?db=0``. The Redis forms take ``prefix=name`` among their options.
+            ``unix:///path/to/socket?db=0``. All but memory take ``budget_s=seconds`` as an option, the Redis forms
+            ``prefix=name`` too.
 
     Raises:
         ConfigurationError: No such scheme, or what the store itself refuses.
@@ -58,16 +59,27 @@ def open_store(url: str | None = None) -> Store:
     if parts.scheme == "sqlite" and not parts.netloc:
         from semcache.stores.sqlite import SqliteStore
 
-        return SqliteStore(_sqlite_path(parts))
+        return SqliteStore(
+            _sqlite_path(parts), budget_s=_budget(dict(parse_qsl(parts.query, keep_blank_values=True)), parts.scheme)
+        )
     if parts.scheme in ("redis", "rediss", "unix"):
         from semcache.stores.redis import RedisStore
 
         where, _, query = url.partition("?")
         options = dict(parse_qsl(query, keep_blank_values=True))
         prefix = options.pop("prefix", "semcache")
-        return RedisStore(f"{where}?{urlencode(options)}", prefix=prefix)
+        budget = _budget(options, parts.scheme)
+        return RedisStore(f"{where}?{urlencode(options)}", prefix=prefix, budget_s=budget)
     # Without what follows the scheme: there may be a password in it.
     raise ConfigurationError(f"not a store: {parts.scheme}://…; known forms are {_FORMS}")
+
+
+def _budget(options: dict[str, str], name: str) -> float:
+    """Take the time budget out of a URL's options."""
+    try:
+        return float(options.pop("budget_s", DEFAULT_BUDGET_S))
+    except ValueError:
+        raise ConfigurationError(f"{name}: budget_s is a number of seconds") from None
 
 
 def _sqlite_path(parts: SplitResult) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from semcache.errors import ConfigurationError
 from semcache.events import emit
@@ -12,6 +12,10 @@ from semcache.types import Entry, Event, Key
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+
+DEFAULT_BUDGET_S: Final = 0.05
+"""Seconds that trouble with a store may cost a call."""
 
 
 class Selector(NamedTuple):

@@ -23,7 +23,7 @@ from semcache.breaker import Breaker
 from semcache.errors import ConfigurationError, StoreError, StoreUnavailable
 from semcache.stores import _feed
 from semcache.stores._persistent import PersistentStore
-from semcache.stores.base import Changes, Selector, StoreStats
+from semcache.stores.base import DEFAULT_BUDGET_S, Changes, Selector, StoreStats
 from semcache.stores.entry_codec import encode, pack_vector
 from semcache.types import Entry, Event
 
@@ -101,7 +101,7 @@ class RedisStore(PersistentStore):
         client: str | Client,
         *,
         prefix: str = "semcache",
-        budget_s: float = 0.05,
+        budget_s: float = DEFAULT_BUDGET_S,
         breaker: Breaker | None = None,
     ) -> None:
         super().__init__()
@@ -110,6 +110,7 @@ class RedisStore(PersistentStore):
         if budget_s <= 0:
             raise ConfigurationError(f"budget_s must be above 0, not {budget_s}")
         self._owned = isinstance(client, str)
+        self.budget_s = budget_s
         self._client: Any = _connect(client, budget_s) if isinstance(client, str) else client
         if self._client.get_encoder().decode_responses:
             raise ConfigurationError("the Redis client must not decode answers: build it with decode_responses=False")

@@ -13,7 +13,7 @@ from semcache.errors import ConfigurationError
 from semcache.stores import _feed
 from semcache.stores._persistent import PersistentStore
 from semcache.stores._sqlite_file import Connection, Database
-from semcache.stores.base import Changes, Selector, StoreStats
+from semcache.stores.base import DEFAULT_BUDGET_S, Changes, Selector, StoreStats
 from semcache.stores.entry_codec import encode, pack_vector
 from semcache.types import Entry, Event
 
@@ -62,7 +62,7 @@ class SqliteStore(PersistentStore):
         *,
         max_entries: int | None = 1_000_000,
         max_bytes: int | None = 4 * 2**30,
-        budget_s: float = 0.05,
+        budget_s: float = DEFAULT_BUDGET_S,
     ) -> None:
         super().__init__()
         for name, bound in (("max_entries", max_entries), ("max_bytes", max_bytes)):
@@ -73,6 +73,7 @@ class SqliteStore(PersistentStore):
         self.path = _absolute(path)
         self._max_entries = max_entries
         self._max_bytes = max_bytes
+        self.budget_s = budget_s
         self._file = Database(self.path, wait_s=budget_s, on_damage=self._tell_damage)
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -87,3 +87,18 @@ def test_the_refusal_says_what_there_is() -> None:
 def test_naming_the_stores_imports_none_of_their_drivers() -> None:
     script = "import sys, semcache.stores; assert not {'redis', 'sqlite3', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+def test_a_url_can_set_the_time_budget(tmp_path: Path) -> None:
+    for url in (f"sqlite://{tmp_path}/store.db?budget_s=0.7", "redis://127.0.0.1:1/0?prefix=p&budget_s=0.7"):
+        store = open_store(url)
+        assert store.budget_s == 0.7  # type: ignore[attr-defined]
+        store.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:///x?budget_s=soon", "redis://127.0.0.1:1/0?budget_s=", "sqlite:///x?budget_s=0"]
+)
+def test_a_budget_that_is_no_time_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="budget_s"):
+        open_store(url)
