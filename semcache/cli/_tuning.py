@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from semcache.tuning.logs import Fields, LogRecord
     from semcache.tuning.pairs import Pair, PairFields, SliceBy
     from semcache.tuning.remembered import Remembered
-
-Slices = dict[str, "list[LogRecord]"]
-"""Records by namespace, in time order."""
 
 _POLICY = click.Path(exists=True, dir_okay=False)
 
@@ -91,7 +87,7 @@ def budget(max_false_hit_rate: float | None, max_unsafe_rate: float | None, conf
 
 @dataclass(frozen=True)
 class Data:
-    """What the files hold: labelled pairs, or the records of a log by namespace. One of both is empty.
+    """What the files hold: pairs, or the records of a log in time order. One of both is empty.
 
     Args:
         names: Of the files, without their folders.
@@ -99,49 +95,41 @@ class Data:
 
     names: tuple[str, ...]
     pairs: list[Pair]
-    records: list[tuple[str, LogRecord]]
-
-    def slices(self) -> Slices:
-        """The records by namespace."""
-        found: Slices = defaultdict(list)
-        for namespace, record in self.records:
-            found[namespace].append(record)
-        return dict(found)
+    records: list[LogRecord]
 
 
 def read_data(paths: Sequence[str], pair_fields: PairFields, log_fields: Fields) -> Data:
     """Read files of pairs, or of a log: the first row of the first file tells which.
-
-    Records of a log are put in the order of time if all have a time.
 
     Raises:
         InputError: A file cannot be read, or a line cannot be used.
     """
     from pathlib import Path
 
+    from semcache.tuning.logs import in_time_order
     from semcache.tuning.pairs import has_pairs, read_pairs
 
     names = tuple(Path(path).name for path in paths)
     if has_pairs(paths[0], pair_fields):
         return Data(names, read_pairs(paths, pair_fields), [])
     records = [one for path in paths for one in _read_log(path, log_fields, pair_fields.slice_by)]
-    times = [record.ts for _, record in records if record.ts is not None]
-    if len(times) == len(records):
-        records.sort(key=lambda one: one[1].ts or 0.0)
-    return Data(names, [], records)
+    return Data(names, [], in_time_order(records))
 
 
-def _read_log(path: str, fields: Fields, slice_by: SliceBy | None) -> Iterator[tuple[str, LogRecord]]:
+def _read_log(path: str, fields: Fields, slice_by: SliceBy | None) -> Iterator[LogRecord]:
+    from dataclasses import replace
+
     from semcache.errors import InputError
     from semcache.tuning.logs import read_logs, read_rows
     from semcache.tuning.pairs import slice_of
-    from semcache.tuning.streams import request_of
+    from semcache.tuning.replay import request_of
 
     for record, (number, row) in zip(read_logs([path], fields), read_rows(path), strict=True):
         try:
-            yield slice_of(row, request_of(record).text or "", slice_by), record
+            namespace = slice_of(row, request_of(record).text or "", slice_by)
         except ValueError as error:
             raise InputError(str(error), path=path, line=number) from error
+        yield replace(record, namespace=namespace)
 
 
 def installed_embedder() -> Remembered:
@@ -156,7 +144,7 @@ def remember_log(data: Data, embedder: Remembered) -> None:
     """Embed what replays of a log will ask for, with a progress bar."""
     from semcache.tuning.streams import texts
 
-    asked = list(dict.fromkeys(texts([record for _, record in data.records], embedder)))
+    asked = list(dict.fromkeys(texts(data.records, embedder)))
     with progress("embedding", len(asked)) as advance:
         embedder.remember(asked, advance)
 

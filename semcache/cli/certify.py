@@ -100,7 +100,6 @@ def _budget(
 
 def _count(data: Data, policy: Policy, embedder: Remembered) -> Count:
     from semcache.errors import InputError
-    from semcache.tuning.bounds import Count
     from semcache.tuning.scoring import count, score
     from semcache.tuning.streams import served
 
@@ -110,9 +109,7 @@ def _count(data: Data, policy: Policy, embedder: Remembered) -> Count:
     else:
         if policy.any_semantic:
             remember_log(data, embedder)
-        total = Count(0, 0, 0)
-        for namespace, records in data.slices().items():
-            total += served(records, policy, embedder, namespace)
+        total = served(data.records, policy, embedder)
     if not total.requests:
         raise InputError("nothing is labelled, so nothing can be certified", path=data.names[0])
     return total

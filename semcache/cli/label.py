@@ -87,7 +87,7 @@ def _questions(data: Data, policy: Policy) -> list[Question]:
     pairs = data.pairs
     if not pairs:
         remember_log(data, embedder)
-        pairs = [pair for name, part in data.slices().items() for pair in unsure(part, policy, embedder, name)]
+        pairs = unsure(data.records, policy, embedder)
     pairs = [pair for pair in pairs if pair.right is None]
     with progress("judging", len(pairs)) as advance:
         return most_informative_first(pairs, list(similarities(pairs, embedder, advance)), policy)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -27,6 +29,7 @@ from semcache.cli._tuning import (
 if TYPE_CHECKING:
     from semcache.policy import Policy
     from semcache.tuning.bounds import Budget
+    from semcache.tuning.logs import LogRecord
     from semcache.tuning.pairs import SliceBy
     from semcache.tuning.remembered import Remembered
     from semcache.tuning.tune import Part, Tuning
@@ -119,15 +122,20 @@ def _streams(data: Data, base: Policy, embedder: Remembered) -> dict[str, Part]:
     from semcache.errors import InputError
     from semcache.tuning.streams import Stream
 
-    if all(record.label is None for _, record in data.records):
+    if all(record.label is None for record in data.records):
         raise InputError("no record has an answer class; semcache label makes labelled pairs", path=data.names[0])
     remember_log(data, embedder)
     middle = len(data.records) // 2
-    earlier, later = (Data((), [], half).slices() for half in (data.records[:middle], data.records[middle:]))
-    return {
-        name: Stream(earlier.get(name, []), later.get(name, []), name, base, embedder)
-        for name in sorted({*earlier, *later})
-    }
+    earlier, later = _by_namespace(data.records[:middle]), _by_namespace(data.records[middle:])
+    names = sorted({*earlier, *later})
+    return {name: Stream(earlier.get(name, []), later.get(name, []), base, embedder) for name in names}
+
+
+def _by_namespace(records: Sequence[LogRecord]) -> dict[str, list[LogRecord]]:
+    found: dict[str, list[LogRecord]] = defaultdict(list)
+    for record in records:
+        found[record.namespace or ""].append(record)
+    return found
 
 
 def _show(tuning: Tuning, output: str) -> None:

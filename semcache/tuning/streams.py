@@ -3,53 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from semcache.cache import SemanticCache
-from semcache.ledger import Ledger
-from semcache.stores import MemoryStore
 from semcache.tuning.bounds import Count
 from semcache.tuning.choose import Sample
-from semcache.tuning.pairs import Pair
-from semcache.tuning.replay import TENANT, replay
+from semcache.tuning.pairs import DEFAULT_SLICE, Pair
+from semcache.tuning.replay import LogClock, replay, replay_cache, request_of
 from semcache.tuning.scoring import FLOOR, NEVER, at_threshold
-from semcache.wire.openai_chat import OpenAIChat
 
 if TYPE_CHECKING:
     from semcache.policy import Policy
     from semcache.tuning.logs import LogRecord
     from semcache.tuning.remembered import Remembered
-    from semcache.types import Outcome, Request
+    from semcache.types import Outcome
 
 
 @dataclass(frozen=True)
 class Stream:
-    """The part of a log in one namespace, in time order, cut in two.
-
-    Namespaces share no answers, so each can be replayed alone.
-    """
+    """A log in time order, cut in two; or the records of one namespace, which shares no answer with another."""
 
     earlier: Sequence[LogRecord]
     later: Sequence[LogRecord]
-    namespace: str
     policy: Policy
     embedder: Remembered
 
     @cached_property
     def fit(self) -> Sample:
         """The hits of the earlier part, from :func:`recorded`."""
-        return recorded(self.earlier, self.policy, self.embedder, self.namespace)
+        return recorded(self.earlier, self.policy, self.embedder)
 
     def held_out(self, threshold: float) -> Count:
         """The hits of the later part at one threshold, after a replay of the earlier."""
-        policy = at_threshold(self.policy, threshold)
-        return served(self.later, policy, self.embedder, self.namespace, before=self.earlier)
+        return served(self.later, at_threshold(self.policy, threshold), self.embedder, before=self.earlier)
 
 
-def recorded(records: Sequence[LogRecord], policy: Policy, embedder: Remembered, namespace: str) -> Sample:
+def recorded(records: Sequence[LogRecord], policy: Policy, embedder: Remembered) -> Sample:
     """Labelled requests in order, each with the similarity of the nearest stored question that the guards let through.
 
     One pass stands for all thresholds, and so is an approximation: every answer is stored, whereas a cache at some
@@ -58,7 +49,7 @@ def recorded(records: Sequence[LogRecord], policy: Policy, embedder: Remembered,
     """
     levels: list[float] = []
     wrong: list[bool] = []
-    for record, outcome, given in _looked_up(records, policy, embedder, namespace):
+    for record, outcome, given in _looked_up(records, policy, embedder):
         if record.label is None or (outcome.hit and given is None):
             continue
         semantic = outcome.layer == "semantic"
@@ -67,72 +58,46 @@ def recorded(records: Sequence[LogRecord], policy: Policy, embedder: Remembered,
     return Sample.of(levels, wrong)
 
 
-def unsure(records: Sequence[LogRecord], policy: Policy, embedder: Remembered, namespace: str) -> list[Pair]:
+def unsure(records: Sequence[LogRecord], policy: Policy, embedder: Remembered) -> list[Pair]:
     """Semantic hits that there would be at some threshold, as pairs: what was asked, and what was stored.
 
     As approximate as :func:`recorded`. A pair is labelled if both of its records are.
     """
     pairs = []
-    for record, outcome, given in _looked_up(records, policy, embedder, namespace):
+    for record, outcome, given in _looked_up(records, policy, embedder):
         decision, request = outcome.decision, outcome.request
         if outcome.layer != "semantic" or decision is None or decision.chosen is None or request is None:
             continue
         known = record.label is not None and given is not None
-        right = given == record.label if known else None
-        pairs.append(Pair(request.text or "", decision.chosen.text, right, namespace=namespace))
+        pairs.append(
+            Pair(
+                request.text or "",
+                decision.chosen.text,
+                given == record.label if known else None,
+                namespace=record.namespace or DEFAULT_SLICE,
+            )
+        )
     return pairs
 
 
-def _looked_up(
-    records: Sequence[LogRecord], policy: Policy, embedder: Remembered, namespace: str
-) -> Iterator[tuple[LogRecord, Outcome, str | None]]:
-    """Each record with its look-up at the lowest threshold, and the class of the answer found.
-
-    Every answer is kept, that to a semantic hit too.
-    """
-    with _cache(at_threshold(policy, FLOOR), embedder) as cache:
-        for record in records:
-            request = request_of(record)
-            with cache.options(namespace=namespace):
-                found = cache.lookup(request)
-                if found.outcome.layer != "exact":
-                    cache.store(request, {"cls": record.label})
-            yield record, found.outcome, None if found.response is None else found.response["cls"]
-
-
 def served(
-    records: Sequence[LogRecord],
-    policy: Policy,
-    embedder: Remembered,
-    namespace: str,
-    before: Sequence[LogRecord] = (),
+    records: Sequence[LogRecord], policy: Policy, embedder: Remembered, before: Sequence[LogRecord] = ()
 ) -> Count:
     """What the semantic tier serves of some records in a real replay; exact hits count as requests only.
 
     Args:
         before: Replayed first, to fill the cache; not counted.
     """
-    tally = _Tally([record.label for record in (*before, *records)], skip=len(before))
-    with _cache(policy, embedder) as cache, cache.options(namespace=namespace):
-        cache.on_outcome(tally)
-        if before:
-            replay(cache, before)
-        replay(cache, records)
-    assert tally.seen == len(before) + len(records)
-    return tally.count
-
-
-def request_of(record: LogRecord) -> Request:
-    """The request of a record, in the OpenAI chat format."""
-    body: dict[str, Any] = {"messages": list(record.messages)}
-    if record.model is not None:
-        body["model"] = record.model
-    return OpenAIChat().parse(body, upstream="tuning", headers={})
+    with replay_cache(policy, embedder=embedder) as cache:
+        played = replay(cache, [*before, *records]).played[len(before) :]
+    labelled = [one for one in played if one.wrong is not None]
+    hits = [one for one in labelled if one.layer == "semantic"]
+    return Count(len(labelled), len(hits), sum(one.wrong is True for one in hits))
 
 
 def texts(records: Sequence[LogRecord], embedder: Remembered) -> list[str]:
     """The texts that a replay of the records will embed."""
-    asked = [request_of(record) for record in records]
+    asked = map(request_of, records)
     return [
         request.text
         for request in asked
@@ -140,33 +105,21 @@ def texts(records: Sequence[LogRecord], embedder: Remembered) -> list[str]:
     ]
 
 
-@contextmanager
-def _cache(policy: Policy, embedder: Remembered) -> Iterator[SemanticCache]:
-    store = MemoryStore(max_entries=None, max_bytes=None)
-    with SemanticCache(
-        store=store, policy=policy, embedder=embedder, ledger=Ledger(MemoryStore()), tenant=TENANT
-    ) as cache:
-        yield cache
+def _looked_up(
+    records: Sequence[LogRecord], policy: Policy, embedder: Remembered
+) -> Iterator[tuple[LogRecord, Outcome, str | None]]:
+    """Each record with its look-up at the lowest threshold, and the class of the answer found.
 
-
-class _Tally:
-    """Counts the semantic hits of a replay, which makes exactly one outcome of each record."""
-
-    def __init__(self, labels: Sequence[str | None], skip: int) -> None:
-        self._labels = labels
-        self._skip = skip
-        self._answers: dict[int, str | None] = {}
-        self.seen = 0
-        self.count = Count(0, 0, 0)
-
-    def __call__(self, outcome: Outcome) -> None:
-        label = self._labels[self.seen]
-        self.seen += 1
-        if outcome.stored and outcome.entry_id is not None:
-            self._answers[outcome.entry_id] = label
-        if self.seen <= self._skip or label is None:
-            return
-        given = label if not outcome.hit or outcome.entry_id is None else self._answers[outcome.entry_id]
-        if given is not None:
-            semantic = outcome.hit and outcome.layer == "semantic"
-            self.count += Count(1, int(semantic), int(semantic and given != label))
+    Every answer is kept, that to a semantic hit too.
+    """
+    with replay_cache(at_threshold(policy, FLOOR), embedder=embedder) as cache:
+        clock = cache.engine.clock
+        for record in records:
+            if isinstance(clock, LogClock) and record.ts is not None:
+                clock.now = max(clock.now, record.ts)
+            request = request_of(record)
+            with nullcontext() if record.namespace is None else cache.options(namespace=record.namespace):
+                found = cache.lookup(request)
+                if found.outcome.layer != "exact":
+                    cache.store(request, {"cls": record.label})
+            yield record, found.outcome, None if found.response is None else found.response["cls"]

@@ -1,17 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tuning_rows import Rows
 
-from semcache.cache import SemanticCache
-from semcache.ledger import Ledger
 from semcache.policy import Override, Policy
-from semcache.stores import MemoryStore
 from semcache.tuning.bounds import Count
 from semcache.tuning.logs import LogRecord
 from semcache.tuning.remembered import Remembered
-from semcache.tuning.replay import TENANT, replay
+from semcache.tuning.replay import replay, replay_cache
 from semcache.tuning.scoring import at_threshold
-from semcache.tuning.streams import Stream, recorded, request_of, served, texts, unsure
+from semcache.tuning.streams import Stream, recorded, served, texts, unsure
 
 
 def records(rows: Rows) -> list[LogRecord]:
@@ -19,19 +18,17 @@ def records(rows: Rows) -> list[LogRecord]:
 
 
 def test_the_counts_are_those_of_a_replay(log_rows: Rows, embedder: Remembered) -> None:
-    """No text of the log occurs twice, so every hit of the replay's own report is a semantic one."""
+    """Against the replay's own report. No text of the log occurs twice, so each of its hits is a semantic one."""
     log = records(log_rows)
     log[25] = LogRecord(log[25].messages, "another class")
     for threshold in (0.7, 0.9, 0.97):
         policy = Policy(threshold=threshold)
-        with SemanticCache(
-            store=MemoryStore(), policy=policy, embedder=embedder, ledger=Ledger(MemoryStore()), tenant=TENANT
-        ) as cache:
+        with replay_cache(policy, embedder=embedder) as cache:
             report = replay(cache, log).report
-        found = served(log, policy, embedder, "default")
+        found = served(log, policy, embedder)
         assert found == (report.labelled, report.labelled_hits, report.wrong_hits)
     assert found.requests == 40
-    assert served(log, Policy(threshold=0.7), embedder, "default").wrong >= 1
+    assert served(log, Policy(threshold=0.7), embedder).wrong >= 1
 
 
 def test_exact_hits_and_unlabelled_records_are_no_evidence(embedder: Remembered) -> None:
@@ -46,8 +43,8 @@ def test_exact_hits_and_unlabelled_records_are_no_evidence(embedder: Remembered)
             {"text": "Where is the nearest branch please?", "cls": "c"},  # served from a record without label
         ]
     )
-    assert served(log, Policy(threshold=0.8), embedder, "default") == Count(3, 1, 0)
-    sample = recorded(log, Policy(), embedder, "default")
+    assert served(log, Policy(threshold=0.8), embedder) == Count(3, 1, 0)
+    sample = recorded(log, Policy(), embedder)
     assert sample.count(0.8) == Count(3, 1, 0)
 
 
@@ -55,19 +52,19 @@ def test_only_the_later_part_is_counted_on_a_cache_that_the_earlier_part_has_fil
     log_rows: Rows, embedder: Remembered
 ) -> None:
     log = records(log_rows)
-    stream = Stream(log[:20], log[20:], "default", Policy(), embedder)
-    whole = served(log, at_threshold(Policy(), 0.9), embedder, "default")
-    first = served(log[:20], at_threshold(Policy(), 0.9), embedder, "default")
+    stream = Stream(log[:20], log[20:], Policy(), embedder)
+    whole = served(log, at_threshold(Policy(), 0.9), embedder)
+    first = served(log[:20], at_threshold(Policy(), 0.9), embedder)
     later = stream.held_out(0.9)
     assert later == (20, whole.hits - first.hits, whole.wrong - first.wrong)
-    assert later.hits > served(log[20:], at_threshold(Policy(), 0.9), embedder, "default").hits
+    assert later.hits > served(log[20:], at_threshold(Policy(), 0.9), embedder).hits
 
 
 def test_one_recording_sees_at_least_the_hits_of_a_real_replay(log_rows: Rows, embedder: Remembered) -> None:
     log = records(log_rows)
-    sample = recorded(log, Policy(), embedder, "default")
+    sample = recorded(log, Policy(), embedder)
     for threshold in (0.6, 0.8, 0.9, 0.95):
-        real = served(log, at_threshold(Policy(), threshold), embedder, "default")
+        real = served(log, at_threshold(Policy(), threshold), embedder)
         seen = sample.count(threshold)
         assert seen.requests == real.requests
         assert seen.hits >= real.hits > 0
@@ -75,10 +72,13 @@ def test_one_recording_sees_at_least_the_hits_of_a_real_replay(log_rows: Rows, e
 
 def test_a_namespace_has_its_own_rules(log_rows: Rows, embedder: Remembered) -> None:
     policy = Policy(threshold=0.9, namespaces={"off": Override(semantic=False)})
-    log = records(log_rows)
-    assert served(log, policy, embedder, "on").hits > 0
-    assert served(log, policy, embedder, "off").hits == 0
-    assert recorded(log, policy, embedder, "off").count(0.5).hits == 0
+    on, off = ([replace(record, namespace=name) for record in records(log_rows)] for name in ("on", "off"))
+    alone = served(on, policy, embedder)
+    assert alone.hits > 0
+    assert served(off, policy, embedder) == Count(40, 0, 0)
+    mixed = [record for pair in zip(off, on, strict=True) for record in pair]
+    assert served(mixed, policy, embedder) == alone + Count(40, 0, 0)
+    assert recorded(off, policy, embedder).count(0.5).hits == 0
 
 
 def test_unsure_pairs_are_what_was_asked_and_what_was_stored(embedder: Remembered) -> None:
@@ -90,7 +90,7 @@ def test_unsure_pairs_are_what_was_asked_and_what_was_stored(embedder: Remembere
             {"text": "What is the capital of France?"},
         ]
     )
-    pairs = unsure(log, Policy(), embedder, "n")
+    pairs = unsure([replace(record, namespace="n") for record in log], Policy(), embedder)
     assert [pair.a for pair in pairs] == ["How can I reset my password?", "Hi, how can I reset my password?"]
     assert pairs[0].b == "How do I reset my password?"
     assert pairs[0].right is None
@@ -104,6 +104,5 @@ def test_texts_are_those_that_a_replay_embeds(embedder: Remembered) -> None:
         {"role": "assistant", "content": "Ho"},
         {"role": "user", "content": "Q?"},
     )
-    log = [*records([{"text": "word " * 2000}]), LogRecord((image,)), LogRecord(turns, model="m")]
+    log = [*records([{"text": "word " * 2000}]), LogRecord((image,)), LogRecord(turns)]
     assert texts(log, embedder) == ["Q?"]
-    assert request_of(log[2]).model == "m"
