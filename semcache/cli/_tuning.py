@@ -106,9 +106,13 @@ def read_data(paths: Sequence[str], pair_fields: PairFields, log_fields: Fields)
     """
     from pathlib import Path
 
+    from semcache.errors import InputError
     from semcache.tuning.logs import in_time_order
     from semcache.tuning.pairs import has_pairs, read_pairs
 
+    for path in paths:
+        if Path(path).is_fifo():
+            raise InputError("is a pipe, and this is read more than once; give a file", path=path)
     names = tuple(Path(path).name for path in paths)
     if has_pairs(paths[0], pair_fields):
         return Data(names, read_pairs(paths, pair_fields), [])

@@ -179,6 +179,12 @@ def test_what_tune_refuses(args: tuple[str, ...], says: str, tmp_path: Path) -> 
     assert not (tmp_path / "p.toml").exists()
 
 
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    result = run("label", str(tmp_path / "pipe"), "-o", str(tmp_path / "labels.jsonl"), code=2)
+    assert "is a pipe" in result.stderr
+
+
 def test_certify_needs_labels_and_a_budget(tmp_path: Path) -> None:
     log = write(tmp_path / "log.jsonl", [{"text": "How do I reset my password?"}])
     policy = str(tmp_path / "p.toml")
