@@ -159,6 +159,8 @@ def call(ctx: Call) -> Flow:
         entry = yield GetExact(key)
         if entry is not None:
             return _hit(ctx, entry, 1.0, "exact")
+    if _holds_secret(ctx, key):
+        return (yield from _bypass(ctx))
     lead: Lead | None = None
     for _ in range(2):  # a follower whose second leader fails too goes upstream by itself
         joined = yield Join(key, ctx.policy.collapse_wait_s)
@@ -188,7 +190,7 @@ def lookup(ctx: Call) -> Flow:
 def store(ctx: Call, reply: Reply) -> Flow:
     """Keep an answer that was got elsewhere."""
     key = _admitted(ctx)
-    if key is not None:
+    if key is not None and not _holds_secret(ctx, key):
         ctx.outcome.usage = reply.usage
         yield from _keep(ctx, key, reply, 0.0)
     return Answered()
@@ -224,6 +226,8 @@ def explain(ctx: Call) -> Generator[Step, Any, Explanation]:
     if key is None:
         return Explanation(ctx.request, ctx.key, "bypass", ctx.outcome.reason, exact=False)
     entry = yield GetExact(key)
+    if entry is None and _holds_secret(ctx, key):
+        return Explanation(ctx.request, key, "bypass", ctx.outcome.reason, exact=False)
     near = yield from _semantic(ctx, key, explain=True)
     hit = entry is not None or near is not None
     return Explanation(
@@ -238,12 +242,18 @@ def explain(ctx: Call) -> Generator[Step, Any, Explanation]:
 
 def _admitted(ctx: Call) -> Key | None:
     ctx.outcome.reason = ctx.bypass or admit(ctx.policy, ctx.request)
-    if ctx.key is not None and not ctx.outcome.reason:
-        ctx.outcome.reason = secret_in(ctx.policy, ctx.key.canonical)
     if ctx.outcome.reason:
         ctx.outcome.status = "bypass"
         return None
     return ctx.key
+
+
+def _holds_secret(ctx: Call, key: Key) -> bool:
+    """Whether the request must not be kept. Asked after the exact tier: what is found there was asked it before."""
+    reason = secret_in(ctx.policy, key.canonical)
+    if reason:
+        ctx.outcome.status, ctx.outcome.reason = "bypass", reason
+    return bool(reason)
 
 
 def _bypass(ctx: Call) -> Flow:
@@ -255,6 +265,8 @@ def _bypass(ctx: Call) -> Flow:
 
 def _shadow(ctx: Call, key: Key) -> Flow:
     """Find and judge as ever, then call upstream whatever was found: no answer is served, none is shared."""
+    if _holds_secret(ctx, key):
+        return (yield from _bypass(ctx))
     if not ctx.refresh:
         yield from _find(ctx, key)
     return (yield from _miss(ctx, key, None))
@@ -264,6 +276,8 @@ def _find(ctx: Call, key: Key) -> Generator[Step, Any, Answered | None]:
     entry = yield GetExact(key)
     if entry is not None:
         return _offer(ctx, entry, 1.0, "exact")
+    if _holds_secret(ctx, key):
+        return None
     near = yield from _semantic(ctx, key)
     return None if near is None else _offer(ctx, near.entry, near.similarity, "semantic")
 
