@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from semcache.flow import Explanation
     from semcache.ledger import Ledger
     from semcache.ledger import Stats as LedgerStats
+    from semcache.live.answers import Judge
+    from semcache.live.record import Standing
     from semcache.policy import Policy
     from semcache.semantic import SemanticTier
     from semcache.stores.base import Selector, Store, StoreStats
@@ -52,6 +54,8 @@ class CacheStats(NamedTuple):
     store: StoreStats
     index_vectors: int
     in_flight: int
+    live: Mapping[str, Standing]
+    """How each namespace stands of which audits or reports have told anything."""
 
 
 class _Cache:
@@ -70,6 +74,9 @@ class _Cache:
         tenant: Whose data this is. Tenants never share answers.
         namespace: Part of the cache with its own policy. Namespaces never share answers.
         clock: Unix seconds, for a run in the time of a log. The store has a clock of its own.
+        judge: ``judge(question, stored_question, stored_answer, fresh_answer)`` says of audited hits whether the stored
+            answer serves the question; ``None`` where it cannot tell. Without one, equal answers are right, and of
+            others nothing is known.
 
     Raises:
         ConfigurationError: The arguments cannot work together, or no embedder is installed.
@@ -85,6 +92,7 @@ class _Cache:
         tenant: str | None = None,
         namespace: str = "default",
         clock: Callable[[], float] = time.time,
+        judge: Judge | None = None,
     ) -> None:
         from semcache.ledger import Ledger
         from semcache.policy import Policy
@@ -96,6 +104,8 @@ class _Cache:
         opened.on_event = self._emit
         if not isinstance(policy, Policy):
             policy = Policy() if policy is None else Policy.load(policy)
+        if policy.max_false_hit_rate is not None and judge is None:
+            raise ConfigurationError("max_false_hit_rate needs a judge, or no answer would ever be found wrong")
         if ledger is None:
             ledger = Ledger()
         ledger.attach(opened, self._event_hooks)
@@ -108,6 +118,7 @@ class _Cache:
             tenant=tenant,
             event_hooks=self._event_hooks,
             clock=clock,
+            judge=judge,
         )
 
     @classmethod
@@ -209,16 +220,18 @@ class _Cache:
         selector.check()
         return self.engine.store.delete(self._own(selector))
 
+    def _report_right(self, outcome: Outcome) -> None:
+        entry_id = _served_by(outcome)
+        if outcome.layer == "semantic":
+            self.engine.evidence.reported(outcome.namespace, entry_id, right=True)
+
     def _report_wrong(self, outcome: Outcome) -> None:
-        if outcome.status not in ("hit", "stale") or outcome.entry_id is None:
-            raise ConfigurationError(f"only an answer that the cache served can be reported, not a {outcome.status}")
         from semcache.stores.base import Selector
 
-        engine, entry_id = self.engine, outcome.entry_id
+        engine, entry_id = self.engine, _served_by(outcome)
         if outcome.layer == "semantic" and outcome.key is not None:
-            engine.store.mark_wrong(*sorted((outcome.key.id, entry_id)))
-            if engine.semantic is not None:
-                engine.semantic.mark_wrong(outcome.key.id, entry_id)
+            engine.mark_wrong(outcome.key.id, entry_id)
+            engine.evidence.reported(outcome.namespace, entry_id, right=False)
         engine.store.delete(Selector(ids=(entry_id,)))
         if engine.semantic is not None:
             engine.semantic.remove([entry_id])
@@ -231,6 +244,7 @@ class _Cache:
             self.engine.store.stats(),
             0 if index is None else len(index),
             len(self.engine.flights),
+            self.engine.evidence.standings(),
         )
 
 
@@ -278,6 +292,17 @@ class SemanticCache(_Cache):
     def report_wrong(self, outcome: Outcome) -> None:
         """An answer that the cache served was wrong: evict it, and never let this pair of questions match again."""
         self._report_wrong(outcome)
+
+    def report_right(self, outcome: Outcome) -> None:
+        """A semantic hit was right. An entry with a good record may answer a little below the threshold.
+
+        An exact hit that was right teaches nothing: the question was the same.
+        """
+        self._report_right(outcome)
+
+    def resume(self, namespace: str) -> bool:
+        """Switch on the semantic tier of a namespace that audits have switched off; false if it was not off."""
+        return self.engine.evidence.resume(namespace)
 
     def stats(self) -> CacheStats:
         """The books, and the size of the parts."""
@@ -334,6 +359,14 @@ class AsyncSemanticCache(_Cache):
         """As :meth:`SemanticCache.report_wrong`."""
         await _off_loop(self._report_wrong, outcome)
 
+    async def report_right(self, outcome: Outcome) -> None:
+        """As :meth:`SemanticCache.report_right`."""
+        await _off_loop(self._report_right, outcome)
+
+    async def resume(self, namespace: str) -> bool:
+        """As :meth:`SemanticCache.resume`."""
+        return await _off_loop(self.engine.evidence.resume, namespace)
+
     async def stats(self) -> CacheStats:
         """As :meth:`SemanticCache.stats`."""
         return await _off_loop(self._stats)
@@ -378,6 +411,17 @@ async def _off_loop(function: Callable[..., T], *arguments: Any) -> T:
 def _looked_up(engine: Engine, ctx: flow.Call, answered: flow.Answered) -> Lookup:
     engine.done(ctx)
     return Lookup(ctx.outcome, None if answered.body is None else orjson.loads(answered.body))
+
+
+def _served_by(outcome: Outcome) -> int:
+    """The entry that answered.
+
+    Raises:
+        ConfigurationError: None did.
+    """
+    if outcome.status not in ("hit", "stale") or outcome.entry_id is None:
+        raise ConfigurationError(f"only an answer that the cache served can be reported, not a {outcome.status}")
+    return outcome.entry_id
 
 
 def _as_reply(response: Any, usage: Usage | None) -> Reply:

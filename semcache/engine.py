@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from semcache import flow as steps
@@ -28,6 +29,8 @@ from semcache.errors import (
 from semcache.events import EventHook, Hook, emit, logger
 from semcache.flight import Flights, Landed, wait, wait_async
 from semcache.keys import make_key
+from semcache.live.audit import Auditor, Later
+from semcache.live.evidence import Evidence
 from semcache.options import USER_TAG, Options, current_options
 from semcache.policy import secret_in
 from semcache.privacy import mask_secrets
@@ -36,6 +39,7 @@ from semcache.types import Event, Outcome, Reply, Request
 if TYPE_CHECKING:
     from semcache.flow import Answered, Call, Flow, Near, Step, StreamReply
     from semcache.ledger import Ledger
+    from semcache.live.answers import Judge
     from semcache.policy import Policy
     from semcache.semantic import SemanticTier
     from semcache.stores.base import Store
@@ -72,6 +76,7 @@ class Engine:
     Args:
         semantic: ``None`` leaves the exact tier only.
         clock: Unix seconds, from which entries get their age. A replay gives the time of its log.
+        judge: Of audits, where the policy has an ``audit_rate``.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class Engine:
         tenant: str | None,
         event_hooks: list[EventHook],
         clock: Callable[[], float] = time.time,
+        judge: Judge | None = None,
     ) -> None:
         self.store = store
         self.semantic = semantic
@@ -99,6 +105,10 @@ class Engine:
         self.outcome_hooks: list[Hook] = []
         self.event_hooks = event_hooks
         self.clock = clock
+        self.evidence = Evidence(store, policy, self.emit)
+        self.auditor: Auditor | None = None
+        if policy.audit_rate > 0.0:
+            self.auditor = Auditor(policy.audit_rate, judge, self.evidence, ledger, self.mark_wrong, self.emit)
         self._perform: dict[type, Callable[[Any], Any]] = {
             steps.GetExact: self._get_exact,
             steps.Join: self._join,
@@ -122,10 +132,23 @@ class Engine:
 
     # Calls --------------------------------------------------------------------------------------------------------
 
-    def run(self, request: Request, call: Callable[[], Reply | StreamReply], *, refresh: bool = False) -> Served:
-        """Serve a request, calling upstream on a miss. What ``call`` raises passes through unchanged."""
+    def run(
+        self,
+        request: Request,
+        call: Callable[[], Reply | StreamReply],
+        *,
+        refresh: bool = False,
+        later: Later | None = None,
+    ) -> Served:
+        """Serve a request, calling upstream on a miss. What ``call`` raises passes through unchanged.
+
+        ``later`` makes a ``call`` that the caller cannot change any more, for an audit.
+        """
         ctx = self.context(request, refresh=refresh)
-        return self._drive(ctx, steps.call(ctx), call)
+        served = self._drive(ctx, steps.call(ctx), call)
+        if self.auditor is not None:
+            self.auditor.consider(ctx, call, later)
+        return served
 
     async def arun(
         self,
@@ -133,10 +156,14 @@ class Engine:
         call: Callable[[], Awaitable[Reply | StreamReply]],
         *,
         refresh: bool = False,
+        later: Later | None = None,
     ) -> Served:
         """As :meth:`run`, for an event loop."""
         ctx = self.context(request, refresh=refresh)
-        return await self._adrive(ctx, steps.call(ctx), call)
+        served = await self._adrive(ctx, steps.call(ctx), call)
+        if self.auditor is not None:
+            self.auditor.consider(ctx, call, later, awaits=True)
+        return served
 
     def perform(self, generator: Generator[Step, Any, T]) -> T:
         """Drive a flow that never calls upstream."""
@@ -175,7 +202,20 @@ class Engine:
                 self.emit(Event("hook_error", str(error), error))
         return outcome
 
+    def mark_wrong(self, key_id: int, entry_id: int) -> None:
+        """These two questions must never answer each other.
+
+        Raises:
+            StoreError: The store could not be told.
+        """
+        self.store.mark_wrong(*sorted((key_id, entry_id)))
+        if self.semantic is not None:
+            self.semantic.mark_wrong(key_id, entry_id)
+
     def close(self) -> None:
+        if self.auditor is not None:
+            self.auditor.close()
+        self.evidence.close()
         self.ledger.close()
         if self.semantic is not None:
             self.semantic.close()
@@ -183,6 +223,9 @@ class Engine:
 
     def after_fork(self) -> None:
         self.flights = Flights()
+        self.evidence.after_fork()
+        if self.auditor is not None:
+            self.auditor.after_fork()
         if self.semantic is not None:
             self.semantic.after_fork()
 
@@ -284,6 +327,7 @@ class Engine:
             bypass=bypass,
             refresh=refresh or options.refresh,
             min_similarity=options.min_similarity,
+            off=partial(self.evidence.off, namespace),
         )
 
     # Steps --------------------------------------------------------------------------------------------------------
@@ -365,6 +409,7 @@ class Engine:
     def _search(self, step: steps.Search) -> list[Near]:
         semantic = self.semantic
         assert semantic is not None
+        self.evidence.refresh()
         try:
             matches = semantic.search(step.key, step.vector, step.k, step.min_similarity)
             ids = [match.id for match in matches if match.id != step.key.id]
@@ -374,10 +419,12 @@ class Engine:
             gone = [id for id, entry in zip(ids, entries, strict=True) if entry is None]
             if gone:
                 semantic.remove(gone)
-            return semantic.near(step.key, step.vector, entries, step.min_similarity)
+            near = semantic.near(step.key, step.vector, entries, step.min_similarity)
         except CacheTrouble as error:
             self._trouble(error)
             return []
+        weights = (self.evidence.weigh(n.entry.namespace, n.entry.key.id) for n in near)
+        return [n if w is None else n._replace(**w._asdict()) for n, w in zip(near, weights, strict=True)]
 
     async def _asearch(self, step: steps.Search) -> list[Near]:
         if self.store.inline_reads and self.semantic is not None and self.semantic.warm:
@@ -416,7 +463,7 @@ class Pending:
 
     def __init__(self, engine: Engine, ctx: Call, flow: Flow) -> None:
         self.outcome = ctx.outcome
-        self._started = ctx.started
+        self._ctx = ctx
         self._engine = engine
         self._flow: Flow | None = flow
         self._lock = threading.Lock()
@@ -453,8 +500,10 @@ class Pending:
             self._finish()
 
     def _finish(self) -> None:
-        self.outcome.seconds["total"] = time.perf_counter() - self._started
+        self.outcome.seconds["total"] = time.perf_counter() - self._ctx.started
         self._engine.finish(self.outcome)
+        if self._engine.auditor is not None:
+            self._engine.auditor.consider(self._ctx)
 
     def _take(self) -> Flow | None:
         with self._lock:

@@ -21,6 +21,9 @@ EVENT_KINDS: Final = frozenset(
         "uncanonical",  # a request without canonical form
         "unstorable",  # an answer that cannot be represented
         "hook_error",  # a user's hook raised
+        "audit_error",  # an audit's call or judge failed
+        "semantic_off",  # audits have shown a broken budget: the semantic tier of a namespace is off
+        "semantic_on",  # it serves again
         "ledger_error",  # counters could not be written; they are kept and tried again
     }
 )

@@ -9,12 +9,13 @@ the engine has one sync and one async loop that perform the steps. Two rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from semcache.flight import Landed
 from semcache.live.answers import answer_text, same_answer
+from semcache.live.record import MAX_SLACK
 from semcache.policy import admit, judge, secret_in, ttl_for
 from semcache.privacy import hides
 from semcache.types import Candidate, Decision, Entry, Judged, Key, Layer, Outcome, Reply, Request, Status, WouldServe
@@ -86,12 +87,20 @@ class Near(NamedTuple):
     entry: Entry
     similarity: float
     wrong_before: bool
+    barred: bool = False
+    slack: float = 0.0
 
 
 class StreamReply(NamedTuple):
-    """Upstream has begun to stream; ``value`` is what the caller reads from."""
+    """Upstream has begun to stream.
+
+    Args:
+        value: What the caller reads from.
+        drain: Reads it to its end where there is no caller (audits), and gives the complete reply.
+    """
 
     value: Any
+    drain: Callable[[], Reply | Awaitable[Reply]] | None = None
 
 
 UNREADABLE: Final = "the embedder cannot read the whole text"
@@ -110,6 +119,7 @@ class Call:
         tick: Monotonic seconds; both are functions so that a flow is free of the clock.
         started: ``tick`` at the beginning.
         embedded: The vector of the fuzzy text, once it has been asked for.
+        off: Why the semantic tier of the namespace is off, as of its last look at the store; empty if it is on.
         found: The entry that a hit served, or that would have answered where it was withheld.
         fresh: What the upstream said instead of a withheld entry.
     """
@@ -129,6 +139,7 @@ class Call:
     bypass: str = ""
     refresh: bool = False
     min_similarity: float | None = None
+    off: Callable[[], str] = lambda: ""
     embedded: Vector | None = None
     found: Entry | None = None
     fresh: Reply | None = None
@@ -229,12 +240,15 @@ def explain(ctx: Call) -> Generator[Step, Any, Explanation]:
     if entry is None and _holds_secret(ctx, key):
         return Explanation(ctx.request, key, "bypass", ctx.outcome.reason, exact=False)
     near = yield from _semantic(ctx, key, explain=True)
-    hit = entry is not None or near is not None
+    if entry is not None:
+        withheld = _withheld(ctx, "exact")
+    else:
+        withheld = _withheld(ctx, "semantic") if near else ctx.outcome.reason
     return Explanation(
         ctx.request,
         key,
-        "hit" if hit else "miss",
-        "" if hit else ctx.outcome.reason,
+        "miss" if withheld else "hit",
+        withheld,
         exact=entry is not None,
         decision=ctx.outcome.decision,
     )
@@ -318,12 +332,12 @@ def _semantic(ctx: Call, key: Key, *, explain: bool = False) -> Generator[Step, 
     started = ctx.tick()
     # The index may score a little low (quantised vectors); what is judged is the true cosine.
     near: Sequence[Near] = yield Search(
-        key, vector, policy.k, -1.0 if explain else policy.search_from(ctx.namespace) - 0.02
+        key, vector, policy.k, -1.0 if explain else policy.search_from(ctx.namespace) - 0.02 - MAX_SLACK
     )
     decision = outcome.decision = judge(
         policy,
         text,
-        [Candidate(n.entry.key.id, n.entry.text or "", n.similarity, n.wrong_before) for n in near],
+        [Candidate(n.entry.key.id, n.entry.text or "", *n[1:]) for n in near],
         namespace=ctx.namespace,
         min_similarity=ctx.min_similarity,
         explain=explain,
@@ -400,12 +414,18 @@ def _keep(ctx: Call, key: Key, reply: Reply, latency: float) -> Generator[Step, 
 
 def _offer(ctx: Call, entry: Entry, similarity: float, layer: Layer) -> Answered | None:
     """Serve an entry, or withhold it."""
-    if not ctx.shadow:
+    withheld = _withheld(ctx, layer)
+    if not withheld:
         return _hit(ctx, entry, similarity, layer)
     ctx.found = entry
-    ctx.outcome.reason = SHADOW
+    ctx.outcome.reason = withheld
     ctx.outcome.would_serve = WouldServe(layer, similarity, entry.key.id, usage=entry.usage)
     return None
+
+
+def _withheld(ctx: Call, layer: Layer) -> str:
+    """Why a hit of this layer may not be served; empty if it may."""
+    return SHADOW if ctx.shadow else ctx.off() if layer == "semantic" else ""
 
 
 def _hit(ctx: Call, entry: Entry, similarity: float, layer: Layer) -> Answered:
@@ -428,7 +448,7 @@ def _hit(ctx: Call, entry: Entry, similarity: float, layer: Layer) -> Answered:
 def _compare(ctx: Call, fresh: Reply) -> None:
     """Hold a withheld answer against the fresh one."""
     would, found = ctx.outcome.would_serve, ctx.found
-    if would is None or found is None or fresh.body is None:
+    if would is None or found is None or fresh.body is None or fresh.keep == "never":
         return
     ctx.fresh = fresh
     question = ctx.request.text or ""

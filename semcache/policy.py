@@ -99,6 +99,11 @@ class Policy:
             looked up and not kept; ``"redact"``, masked and only matched exactly; ``"allow"``, no check. An answer
             that holds one is never kept, unless all is allowed. See ``docs/privacy.md``.
         emails_are_secret: Whether an e-mail address counts as one.
+        audit_rate: Share of semantic hits, and of those withheld, that are checked against a fresh answer, 0 to 1. The
+            upstream is asked behind the caller's back, and its price is booked apart. See ``docs/live.md``.
+        max_false_hit_rate: The share of semantic hits that may be wrong. When audits show that a namespace is over it,
+            its semantic tier switches itself off. Needs ``audit_rate`` and a cache with a judge.
+        audit_confidence: Of being right to switch it off, over all the time that it is audited.
         max_temperature: Requests above it are not cached: who asks for variety must not get a constant.
         k: How many candidates are looked at.
         collapse_wait_s: Seconds that a caller waits for an equal call in flight.
@@ -122,6 +127,9 @@ class Policy:
     ttl: float | None = None
     secrets: Secrets = "bypass"
     emails_are_secret: bool = False
+    audit_rate: float = 0.0
+    max_false_hit_rate: float | None = None
+    audit_confidence: float = 0.95
     max_temperature: float = 1.0
     k: int = 5
     collapse_wait_s: float = 30.0
@@ -143,10 +151,20 @@ class Policy:
         _check_range("embed_budget_s", self.embed_budget_s, 0.0, math.inf)
         if self.secrets not in MODES:
             raise ConfigurationError(f"secrets is one of {', '.join(MODES)}, not {self.secrets!r}")
+        self._check_audits()
         if self.k < 1:
             raise ConfigurationError(f"k must be at least 1, not {self.k}")
         if self.verifier is not None and self.verify_from is None:
             raise ConfigurationError("a verifier needs verify_from: the least cosine worth a second opinion")
+
+    def _check_audits(self) -> None:
+        _check_range("audit_rate", self.audit_rate, 0.0, 1.0)
+        for name in ("max_false_hit_rate", "audit_confidence"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 < value < 1.0:
+                raise ConfigurationError(f"{name} must lie between 0 and 1, both excluded, not {value}")
+        if self.max_false_hit_rate is not None and self.audit_rate == 0.0:
+            raise ConfigurationError("max_false_hit_rate needs an audit_rate above 0: without audits no one would know")
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Policy:
@@ -260,12 +278,16 @@ def judge(
     guards = policy.guards_for(namespace)
     floor = -1.0 if min_similarity is None else min_similarity
     bar = max(policy.threshold_for(namespace), floor)
+    # A threshold that was measured is kept to, and so is the one for texts that the guards cannot read.
+    slack = 0.0 if policy.evidence is not None else 1.0
     # Nothing is read of the text while no candidate is near enough for it to matter.
-    if candidates and (explain or candidates[0].similarity >= bar) and not covered(guards, text):
-        bar = max(bar, policy.uncovered_threshold)
+    near = any(candidate.similarity >= bar - slack * candidate.slack for candidate in candidates)
+    if candidates and (explain or near) and not covered(guards, text):
+        bar, slack = max(bar, policy.uncovered_threshold), 0.0
     judged: list[Judged] = []
     for candidate in candidates:
-        judged.append(_judge_one(candidate, text, bar, guards, explain))
+        least = max(floor, bar - slack * candidate.slack)
+        judged.append(_judge_one(candidate, text, least, guards, explain))
         if judged[-1].ok and not explain:
             break
     chosen = next((one.candidate for one in judged if one.ok), None)
@@ -278,11 +300,12 @@ def judge(
 def _judge_one(candidate: Candidate, text: str, bar: float, guards: tuple[str, ...], explain: bool) -> Judged:
     reasons: list[str] = []
     same = candidate.similarity >= 1.0 - _SAME_TEXT and fold(candidate.text) == fold(text)
-    near = candidate.similarity >= bar or same
-    if not near:
+    if candidate.similarity < bar and not same:
         reasons.append(f"similarity {candidate.similarity:.3f} below {bar:.3f}")
     if candidate.wrong_before:
         reasons.append("reported wrong before")
+    if candidate.barred:
+        reasons.append("too many of its hits were wrong")
     if reasons and not explain:
         return Judged(candidate, tuple(reasons))
     said = verdicts(guards, text, candidate.text)
@@ -308,6 +331,7 @@ def _worth_verifying(
             for candidate in candidates
             if least <= candidate.similarity < bar
             and not candidate.wrong_before
+            and not candidate.barred
             and all(verdict.ok for verdict in verdicts(guards, text, candidate.text))
         ),
         None,

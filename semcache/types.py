@@ -147,12 +147,18 @@ class Reply(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A stored question near to the one asked. ``similarity`` is cosine, recomputed from the stored vector."""
+    """A stored question near to the one asked. ``similarity`` is cosine, recomputed from the stored vector.
+
+    ``wrong_before``: this pair was found wrong. ``barred``: too many of the entry's hits were. ``slack``: how far below
+    the threshold it may answer, since so many were right.
+    """
 
     entry_id: int
     text: str
     similarity: float
     wrong_before: bool = False
+    barred: bool = False
+    slack: float = 0.0
 
 
 class GuardVerdict(NamedTuple):

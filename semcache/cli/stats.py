@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from semcache.books import Books, Stats
+    from semcache.live.record import Standing
 
 BAR_WIDTH: Final = 40
 
@@ -29,17 +31,24 @@ BAR_WIDTH: Final = 40
 def stats(store_url: str, namespace: str | None, days: int, as_json: bool) -> None:
     """Show hits, misses, tokens and money, by namespace, model and day."""
     from semcache.ledger import Ledger
+    from semcache.live.record import PREFIX, decode
 
     since = datetime.now(timezone.utc).date() - timedelta(days=days - 1)
     with opened(store_url) as store:
         books = Ledger(store).report(namespace=namespace, since=since)
         size = store.stats()
+        records = decode(store.counters(PREFIX))
+    live = {name: record.standing for name, record in sorted(records.items()) if namespace in (None, name)}
     if as_json:
-        print_json({"since": since.isoformat(), "store": size._asdict(), **books.to_dict()})
+        facts = {name: standing.to_dict() for name, standing in live.items()}
+        print_json({"since": since.isoformat(), "store": size._asdict(), **books.to_dict(), "live": facts})
         return
     out = console()
     held = "" if size.bytes is None else f", {size.bytes / 1024:,.0f} KiB"
     out.print(f"{size.kind} store {size.location}: {counted(size.entries)}{held}")
+    for name, standing in live.items():
+        for line in _standing(name, standing):
+            out.print(line)
     if not books.rows:
         out.print(f"No calls are booked since {since}.")
         return
@@ -84,6 +93,30 @@ def _summary(totals: Books) -> list[str]:
     if unpriced := saved.unpriced + collapsed.unpriced + totals.spent.unpriced + totals.audit.unpriced:
         lines.append(f"Not in the money: {unpriced:,} calls whose tokens, or the price of whose model, are unknown.")
     return lines
+
+
+def _standing(namespace: str, standing: Standing) -> Iterator[str]:
+    """What audits and reports say of a namespace."""
+    name = safe(namespace)
+    if standing.off:
+        yield f"{name}: {standing.reason}. To switch it on again: semcache resume {shlex.quote(name)}"
+    bounds = standing.interval()
+    if bounds is not None:
+        low, high = bounds
+        yield (
+            f"{name}: {standing.wrong:,} of {standing.audited:,} audited hits wrong, {standing.false_hit_rate:.1%}; "
+            f"between {low:.1%} and {high:.1%} at 95 %, however often one looks."
+        )
+    others = [
+        (standing.agreed, "agreed with a fresh answer"),
+        (standing.unknown, "could not be judged"),
+        (standing.failed, "failed"),
+        (standing.dropped, "dropped"),
+    ]
+    if told := ", ".join(f"{count:,} {what}" for count, what in others if count):
+        yield f"{name}: of the other audits {told}."
+    if standing.reported_right or standing.reported_wrong:
+        yield f"{name}: {standing.reported_right:,} hits reported right, {standing.reported_wrong:,} wrong."
 
 
 def _count(value: int | None) -> str:

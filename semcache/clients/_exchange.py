@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -44,6 +45,10 @@ class Exchange:
     def recorded(self, body: dict[str, Any]) -> Reply:
         """A stream that was read to its end."""
         return self._reply(None, dumps(body), body)
+
+    def drained(self, body: dict[str, Any] | None) -> Reply:
+        """A stream that was read to its end, whole or not."""
+        return Reply(None, None, keep="never", reason="the stream broke off") if body is None else self.recorded(body)
 
     def _reply(self, value: Any, content: bytes, body: dict[str, Any]) -> Reply:
         storable = self.codec.storable(body)
@@ -114,6 +119,29 @@ async def atee(upstream: httpx2.Response, recording: Recording) -> AsyncGenerato
         recording.abandon()
         raise
     await recording.asettle()
+
+
+def drain(exchange: Exchange, upstream: httpx2.Response) -> Reply:
+    """Read a stream that has no other reader."""
+    recorder = exchange.codec.recorder(exchange.body, exchange.sent)
+    try:
+        for chunk in upstream.iter_bytes():
+            deque(recorder.feed(chunk), maxlen=0)
+    finally:
+        upstream.close()
+    recorder.flush()
+    return exchange.drained(recorder.finish())
+
+
+async def adrain(exchange: Exchange, upstream: httpx2.Response) -> Reply:
+    recorder = exchange.codec.recorder(exchange.body, exchange.sent)
+    try:
+        async for chunk in upstream.aiter_bytes():
+            deque(recorder.feed(chunk), maxlen=0)
+    finally:
+        await upstream.aclose()
+    recorder.flush()
+    return exchange.drained(recorder.finish())
 
 
 class _SyncBody:

@@ -7,6 +7,7 @@ with an event that says so.
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import inspect
@@ -58,29 +59,44 @@ def wrap_function(function: F, engine: Engine, name: str | None = None) -> F:
 
 
 def _wrap_plain(function: Callable[..., Any], engine: Engine, edge: _Edge) -> Callable[..., Any]:
-    request, decode, reply, run = edge.request, edge.decode, edge.reply, engine.run
+    request, decode, reply, run, later = edge.request, edge.decode, edge.reply, engine.run, functools.partial
+
+    def call(args: Any, kwargs: Any) -> Reply:
+        return reply(function(*args, **kwargs))
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        served = run(request(*args, **kwargs), lambda: reply(function(*args, **kwargs)))
+        served = run(request(*args, **kwargs), later(call, args, kwargs), later=later(_copied, call, args, kwargs))
         return served.value if served.body is None else decode(served.body)
 
     return wrapper
 
 
 def _wrap_coroutine(function: Callable[..., Any], engine: Engine, edge: _Edge) -> Callable[..., Any]:
-    async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        async def call() -> Reply:
-            return edge.reply(await function(*args, **kwargs))
+    later = functools.partial
 
-        served = await engine.arun(edge.request(*args, **kwargs), call)
+    async def call(args: Any, kwargs: Any) -> Reply:
+        return edge.reply(await function(*args, **kwargs))
+
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        served = await engine.arun(
+            edge.request(*args, **kwargs), later(call, args, kwargs), later=later(_copied, call, args, kwargs)
+        )
         return served.value if served.body is None else edge.decode(served.body)
 
     return wrapper
 
 
 def _wrap_generator(function: Callable[..., Any], engine: Engine, edge: _Edge) -> Callable[..., Any]:
+    later = functools.partial
+
+    def call(args: Any, kwargs: Any) -> StreamReply:
+        chunks = function(*args, **kwargs)
+        return StreamReply(chunks, lambda: edge.reply(list(chunks)))
+
     def wrapper(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        served = engine.run(edge.request(*args, **kwargs), lambda: StreamReply(function(*args, **kwargs)))
+        served = engine.run(
+            edge.request(*args, **kwargs), later(call, args, kwargs), later=later(_copied, call, args, kwargs)
+        )
         if served.pending is None:
             yield from orjson.loads(served.body or b"[]")
             return
@@ -98,11 +114,20 @@ def _wrap_generator(function: Callable[..., Any], engine: Engine, edge: _Edge) -
 
 
 def _wrap_async_generator(function: Callable[..., Any], engine: Engine, edge: _Edge) -> Callable[..., Any]:
-    async def wrapper(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        async def call() -> StreamReply:
-            return StreamReply(function(*args, **kwargs))
+    later = functools.partial
 
-        served = await engine.arun(edge.request(*args, **kwargs), call)
+    async def call(args: Any, kwargs: Any) -> StreamReply:
+        chunks = function(*args, **kwargs)
+
+        async def drain() -> Reply:
+            return edge.reply([chunk async for chunk in chunks])
+
+        return StreamReply(chunks, drain)
+
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        served = await engine.arun(
+            edge.request(*args, **kwargs), later(call, args, kwargs), later=later(_copied, call, args, kwargs)
+        )
         if served.pending is None:
             for chunk in orjson.loads(served.body or b"[]"):
                 yield chunk
@@ -119,6 +144,11 @@ def _wrap_async_generator(function: Callable[..., Any], engine: Engine, edge: _E
         await served.pending.acomplete(edge.reply(chunks))
 
     return wrapper
+
+
+def _copied(call: Callable[[Any, Any], Any], args: Any, kwargs: Any) -> Callable[[], Any]:
+    """The call with arguments of its own: the caller may go on to append to its messages."""
+    return functools.partial(call, *copy.deepcopy((args, kwargs)))
 
 
 def _give_up(pending: Pending, source: Any) -> None:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from semcache.clients._exchange import Exchange, Recording, atee, library, library_name, tee
+from semcache.clients._exchange import Exchange, Recording, adrain, atee, drain, library, library_name, tee
 from semcache.errors import ConfigurationError
 from semcache.flow import StreamReply
 from semcache.types import Reply
@@ -99,7 +99,7 @@ class CacheTransport:
     def _call(self, exchange: Exchange, request: httpx2.Request) -> Reply | StreamReply:
         response = self._send(self._edge.outgoing(exchange, request))
         if exchange.is_streaming(response):
-            return StreamReply(response)
+            return StreamReply(response, functools.partial(drain, exchange, response))
         try:
             response.read()
         finally:
@@ -153,7 +153,7 @@ class AsyncCacheTransport:
     async def _call(self, exchange: Exchange, request: httpx2.Request) -> Reply | StreamReply:
         response = await self._send(self._edge.outgoing(exchange, request))
         if exchange.is_streaming(response):
-            return StreamReply(response)
+            return StreamReply(response, functools.partial(adrain, exchange, response))
         try:
             await response.aread()
         finally:

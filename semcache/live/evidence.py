@@ -1,0 +1,212 @@
+"""The record of every namespace of a store, shared by all processes on it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from semcache.errors import StoreError, StoreUnavailable
+from semcache.live.anytime import broken, clean_audits
+from semcache.live.record import PREFIX, Record, Standing, Verdicts, Weight, counter, decode, entry_counters, weigh
+from semcache.types import Event
+
+if TYPE_CHECKING:
+    from semcache.policy import Policy
+    from semcache.stores.base import Store
+
+REFRESH_S: Final = 1.0
+
+MAX_ENTRIES: Final = 1_000
+"""Entries of a namespace with a record. Beyond, those with the fewest wrong, then right verdicts are forgotten."""
+
+_NOTHING: Final = Record()
+
+
+class Evidence:
+    """Reads and writes the counters of :mod:`semcache.live.record`, and switches a tier off when a budget is broken.
+
+    What a process learns is written at once, and kept and tried again if the store fails. What others wrote is read by
+    :meth:`refresh`, at most once a second. A switch is a counter too, so every process on the store obeys it.
+
+    Args:
+        policy: Its ``max_false_hit_rate`` and ``audit_confidence`` are the budget; without one nothing is switched off.
+        emit: Takes ``semantic_off``, ``semantic_on`` and ``store_error``.
+    """
+
+    def __init__(self, store: Store, policy: Policy, emit: Callable[[Event], None]) -> None:
+        self._store = store
+        self._policy = policy
+        self._emit = emit
+        self._records: dict[str, Record] = {}
+        self._off: dict[str, str] = {}
+        self._unwritten: Counter[str] = Counter()
+        self._read_at = -REFRESH_S
+        self._lock = threading.RLock()
+
+    def after_fork(self) -> None:
+        """In a child: the parent writes what is unwritten."""
+        self._lock = threading.RLock()
+        self._unwritten.clear()
+
+    def close(self) -> None:
+        """Write what is unwritten; a store that fails now is not tried again."""
+        self._learn("", {})
+
+    # Reading ------------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Take over what other processes have written, if the last look is a second old. Trouble changes nothing."""
+        if time.monotonic() - self._read_at < REFRESH_S or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._read()
+        except StoreError as error:
+            self._trouble(error)
+        finally:
+            self._lock.release()
+
+    def _read(self) -> None:
+        with self._lock:
+            self._read_at = time.monotonic()
+            self._write()
+            self._records = decode(self._store.counters(PREFIX))
+            self._notice()
+
+    def off(self, namespace: str) -> str:
+        """Why the semantic tier of a namespace is off; empty if it is on."""
+        return self._off.get(namespace, "")
+
+    def weigh(self, namespace: str, entry_id: int) -> Weight | None:
+        """What an entry's record means for its next hit; ``None`` if it has none."""
+        record = self._records.get(namespace, _NOTHING)
+        verdicts = record.entries.get(entry_id)
+        return None if verdicts is None else weigh(verdicts, record.expected_wrong)
+
+    def standings(self) -> dict[str, Standing]:
+        """How each namespace stands of which anything is known, as of now.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._lock:
+            self._read()
+            return {namespace: record.standing for namespace, record in sorted(self._records.items())}
+
+    # Learning -----------------------------------------------------------------------------------------------------
+
+    def audited(self, namespace: str, entry_id: int, right: bool | None, *, judged: bool) -> None:
+        """A judge has spoken. ``judged``: it can say "wrong" too; else its verdicts make no rate."""
+        if right is None:
+            self._learn(namespace, {"unknown": 1})
+        elif not judged:
+            self._learn(namespace, {"agreed": 1, **_of_entry(entry_id, right)})
+        else:
+            with self._lock:
+                self._learn(namespace, {**self._count(namespace, right), **_of_entry(entry_id, right)})
+                self._decide(namespace)
+                self._notice()
+        self._bound(namespace, entry_id)
+
+    def reported(self, namespace: str, entry_id: int, right: bool) -> None:
+        """A person or program has said whether a semantic hit was right.
+
+        Reports are no random sample, so they speak of the entry and not of the rate.
+        """
+        self._learn(namespace, {"reported_right" if right else "reported_wrong": 1, **_of_entry(entry_id, right)})
+        self._bound(namespace, entry_id)
+
+    def failed(self, namespace: str) -> None:
+        """An audit's call or judge raised."""
+        self._learn(namespace, {"failed": 1})
+
+    def dropped(self, namespace: str) -> None:
+        """The queue was full. Written with what is learned next, since this is a caller's thread."""
+        with self._lock:
+            self._add(namespace, {"dropped": 1})
+
+    def resume(self, namespace: str) -> bool:
+        """Switch the semantic tier of a namespace on again; false if it was not off.
+
+        Raises:
+            StoreError: The store cannot be read or written.
+        """
+        with self._lock:
+            self._read()
+            if not self.off(namespace):
+                return False
+            self._add(namespace, {f"resumed.{self._records[namespace].epoch}": 1})
+            self._write()
+            self._notice()
+        return True
+
+    def _count(self, namespace: str, right: bool) -> dict[str, int]:
+        record = self._records.get(namespace, _NOTHING)
+        epoch, standing = record.epoch, record.standing
+        if standing.off:
+            return {f"clean.{epoch}": 1 if right else -standing.clean}
+        return {f"audited.{epoch}": 1, f"wrong.{epoch}": int(not right)}
+
+    def _decide(self, namespace: str) -> None:
+        budget, confidence = self._policy.max_false_hit_rate, self._policy.audit_confidence
+        if budget is None:
+            return
+        record = self._records[namespace]
+        standing = record.standing
+        if not standing.off and broken(standing.audited, standing.wrong, budget, confidence):
+            self._learn(namespace, {f"off.{record.epoch}": 1})
+        elif standing.off and standing.clean >= clean_audits(budget, confidence):
+            self._learn(namespace, {f"resumed.{record.epoch}": 1})
+
+    def _learn(self, namespace: str, deltas: Mapping[str, int]) -> None:
+        with self._lock:
+            self._add(namespace, deltas)
+            try:
+                self._write()
+            except StoreError as error:
+                self._trouble(error)
+
+    def _add(self, namespace: str, deltas: Mapping[str, int]) -> None:
+        for name, value in deltas.items():
+            if value:
+                record = self._records.setdefault(namespace, Record())
+                record.add(name, value)
+                self._unwritten[counter(namespace, name)] += value
+
+    def _write(self) -> None:
+        if self._unwritten:
+            self._store.add_counters(self._unwritten)
+            self._unwritten.clear()
+
+    def _bound(self, namespace: str, newest: int) -> None:
+        with self._lock:
+            entries = self._records[namespace].entries
+            if len(entries) <= MAX_ENTRIES:
+                return
+            least = sorted(entries.keys() - {newest}, key=lambda id: entries[id].weight)[: MAX_ENTRIES // 10]
+            for id in least:
+                del entries[id]
+            try:
+                self._store.drop_counters(list(entry_counters(namespace, least)))
+            except StoreError as error:
+                self._trouble(error)
+
+    def _notice(self) -> None:
+        """Tell once of each switch, whichever process made it."""
+        standings = {namespace: record.standing for namespace, record in self._records.items()}
+        off = {namespace: standing.reason for namespace, standing in standings.items() if standing.off}
+        before, self._off = self._off, off
+        for namespace in off.keys() - before.keys():
+            self._emit(Event("semantic_off", f"{namespace!r}: {off[namespace]}"))
+        for namespace in before.keys() - off.keys():
+            self._emit(Event("semantic_on", f"{namespace!r}: the semantic tier serves again"))
+
+    def _trouble(self, error: StoreError) -> None:
+        if not isinstance(error, StoreUnavailable):  # its breaker has said so once
+            self._emit(Event("store_error", str(error), error))
+
+
+def _of_entry(entry_id: int, right: bool) -> dict[str, int]:
+    return {f"e|{entry_id:x}|{Verdicts._fields[not right]}": 1}
