@@ -16,7 +16,7 @@ from semcache.errors import ConfigurationError
 from semcache.events import EventHook, Hook, emit
 from semcache.keys import Difference, diff, make_key
 from semcache.messages import is_messages, split_last_user_text
-from semcache.options import Options, Share, current_options, options_in_force
+from semcache.options import USER_TAG, Options, Share, current_options, options_in_force
 from semcache.types import Event, Key, Outcome, Reply, Request, Usage
 
 if TYPE_CHECKING:
@@ -220,6 +220,16 @@ class _Cache:
         selector.check()
         return self.engine.store.delete(self._own(selector))
 
+    def _erase(self, tenant: str, user: str | None) -> int:
+        from semcache.stores.base import Selector
+
+        options = Options(tenant=tenant, user=user)  # checks both
+        tag = None if options.user is None else f"{USER_TAG}{options.user}"
+        erased = self.engine.store.erase(Selector(tenant=tenant, tag=tag))
+        if self.engine.semantic is not None:
+            self.engine.semantic.forget()
+        return erased
+
     def _report_right(self, outcome: Outcome) -> None:
         entry_id = _served_by(outcome)
         if outcome.layer == "semantic":
@@ -289,6 +299,17 @@ class SemanticCache(_Cache):
         """
         return self._delete(_selector(id, tag, namespace, tenant, scope, everything))
 
+    def forget(self, tenant: str, *, user: str | None = None) -> int:
+        """Erase all that is kept of a tenant, or of one user of it, and leave nothing behind; return how many entries.
+
+        Beside the entries that :meth:`invalidate` deletes, this removes what is left of them: see ``docs/privacy.md``.
+        It takes as long as writing the store's file anew. Stop asking for the tenant first.
+
+        Raises:
+            StoreError: Something may be left; try again.
+        """
+        return self._erase(tenant, user)
+
     def report_wrong(self, outcome: Outcome) -> None:
         """An answer that the cache served was wrong: evict it, and never let this pair of questions match again."""
         self._report_wrong(outcome)
@@ -354,6 +375,10 @@ class AsyncSemanticCache(_Cache):
     ) -> int:
         """As :meth:`SemanticCache.invalidate`."""
         return await _off_loop(self._delete, _selector(id, tag, namespace, tenant, scope, everything))
+
+    async def forget(self, tenant: str, *, user: str | None = None) -> int:
+        """As :meth:`SemanticCache.forget`."""
+        return await _off_loop(self._erase, tenant, user)
 
     async def report_wrong(self, outcome: Outcome) -> None:
         """As :meth:`SemanticCache.report_wrong`."""
@@ -499,6 +524,6 @@ def _semantic_tier(
 
 
 def _beside(store: Store) -> Path | None:
-    """Where the index snapshot of a store lives: beside its file, or nowhere if it has none."""
-    path = getattr(store, "path", None)
-    return None if path is None else Path(f"{path}.index")
+    """Where the index snapshot of a store lives: where the store wants it, or nowhere."""
+    path: Path | None = getattr(store, "snapshot_path", None)
+    return path

@@ -17,6 +17,7 @@ EVENT_KINDS: Final = frozenset(
         "index_rebuilt",  # a snapshot was missing, old or damaged
         "verifier_error",  # the verifier failed or was late
         "entry_damaged",  # stored bytes that cannot be read; removed
+        "entry_locked",  # encrypted with a key that this process was not given; left as it is
         "collision",  # two requests with one hash: an accident or an attack
         "uncanonical",  # a request without canonical form
         "unstorable",  # an answer that cannot be represented

@@ -140,6 +140,14 @@ class SemanticTier:
         if self._index is not None:
             self._index.remove(list(ids))
 
+    def forget(self) -> None:
+        """Entries were erased from the store: keep none of their vectors, nor a snapshot that has them."""
+        with self._sync:
+            if self._snapshot is not None:
+                self._snapshot.unlink(missing_ok=True)
+            if self._index is not None:
+                self._follow()
+
     def mark_wrong(self, a: int, b: int) -> None:
         self._wrong[_pair(a, b)] = None
         while len(self._wrong) > MAX_WRONG_PAIRS:
@@ -234,6 +242,11 @@ class SemanticTier:
         if self._snapshot is None or index is None or self._cursor is None or len(index) < SNAPSHOT_FROM:
             return
         with self._sync:
+            try:
+                self._follow()  # what has been deleted since must not come back in a file
+            except StoreError as error:
+                self._emit(Event("store_error", f"{self._snapshot} was not written: {error}", error))
+                return
             meta = {
                 "cursor": self._cursor,
                 "fingerprint": self.queue.fingerprint,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
@@ -12,6 +13,7 @@ from semcache.stores.base import DEFAULT_BUDGET_S, Changes, Selector, Store, Sto
 if TYPE_CHECKING:
     from semcache.stores.memory import MemoryStore
     from semcache.stores.redis import RedisStore
+    from semcache.stores.sealing import KeySource
     from semcache.stores.sqlite import SqliteStore
 
 __all__ = [
@@ -38,7 +40,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def open_store(url: str | None = None) -> Store:
+def open_store(url: str | None = None, *, key: KeySource | None = None) -> Store:
     """The store that a URL names.
 
     Args:
@@ -47,11 +49,15 @@ def open_store(url: str | None = None) -> Store:
             ``unix:///path/to/socket?db=0``. All but memory take ``budget_s=seconds`` as an option, the Redis forms
             ``prefix=name`` too.
 
+        key: Encrypt what is kept, see :mod:`semcache.stores.sealing`; by default with the keys in the environment
+            variable ``SEMCACHE_KEY``, if it is set. A store in memory is not encrypted.
+
     Raises:
         ConfigurationError: No such scheme, or what the store itself refuses.
     """
     url = "sqlite://" if url is None else url
     parts = urlsplit(url)
+    key = os.environ.get("SEMCACHE_KEY") or None if key is None else key
     if parts.scheme == "memory" and not parts.netloc and not parts.path:
         from semcache.stores.memory import MemoryStore
 
@@ -59,9 +65,8 @@ def open_store(url: str | None = None) -> Store:
     if parts.scheme == "sqlite" and not parts.netloc:
         from semcache.stores.sqlite import SqliteStore
 
-        return SqliteStore(
-            _sqlite_path(parts), budget_s=_budget(dict(parse_qsl(parts.query, keep_blank_values=True)), parts.scheme)
-        )
+        budget = _budget(dict(parse_qsl(parts.query, keep_blank_values=True)), parts.scheme)
+        return SqliteStore(_sqlite_path(parts), budget_s=budget, key=key)
     if parts.scheme in ("redis", "rediss", "unix"):
         from semcache.stores.redis import RedisStore
 
@@ -69,7 +74,7 @@ def open_store(url: str | None = None) -> Store:
         options = dict(parse_qsl(query, keep_blank_values=True))
         prefix = options.pop("prefix", "semcache")
         budget = _budget(options, parts.scheme)
-        return RedisStore(f"{where}?{urlencode(options)}", prefix=prefix, budget_s=budget)
+        return RedisStore(f"{where}?{urlencode(options)}", prefix=prefix, budget_s=budget, key=key)
     # Without what follows the scheme: there may be a password in it.
     raise ConfigurationError(f"not a store: {parts.scheme}://…; known forms are {_FORMS}")
 

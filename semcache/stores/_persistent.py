@@ -7,16 +7,28 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from semcache.errors import EntryDamaged
-from semcache.stores.base import log_event
-from semcache.stores.entry_codec import decode
+from semcache.stores.base import Selector, log_event
+from semcache.stores.entry_codec import decode, encode
+from semcache.stores.sealing import Keyring, KeySource, Locked, is_sealed
 from semcache.types import Entry, Event, Key
 
 
 class PersistentStore(ABC):
-    """``get`` and ``fetch`` over bytes."""
+    """``get`` and ``fetch`` over bytes.
 
-    def __init__(self) -> None:
+    Args:
+        key: Keys to encrypt with; ``None`` writes plain entries.
+    """
+
+    def __init__(self, key: KeySource | None = None) -> None:
         self.on_event: Callable[[Event], None] = log_event
+        self._keyring = None if key is None else Keyring(key)
+        self._locked_told: set[str] = set()
+
+    @property
+    def mask_key(self) -> bytes | None:
+        """A secret that all processes with the store's key have, for masking."""
+        return None if self._keyring is None else self._keyring.mask_key
 
     @abstractmethod
     def _load(self, id: int) -> bytes | None:
@@ -29,6 +41,19 @@ class PersistentStore(ABC):
     @abstractmethod
     def _forget(self, ids: Sequence[int]) -> int:
         """Remove entries and tell the feed; return how many there were."""
+
+    def _write(self, entry: Entry) -> bytes:
+        """The bytes of an entry."""
+        data = encode(entry)
+        return data if self._keyring is None else self._keyring.seal(entry.key.id, data)
+
+    def _name(self, kind: str, text: str) -> str:
+        """A tenant, namespace or tag as it is written beside the entries."""
+        return text if self._keyring is None else self._keyring.name(kind, text)
+
+    def _selectors(self, selector: Selector) -> list[Selector]:
+        """A selector in the names that are written beside the entries; an entry may match any of them."""
+        return [selector] if self._keyring is None else self._keyring.selectors(selector)
 
     def get(self, key: Key) -> Entry | None:
         entry = self._read(key.id, self._load(key.id))
@@ -44,9 +69,25 @@ class PersistentStore(ABC):
         if data is None:
             return None
         try:
-            entry = decode(data)
+            entry = decode(self._open(id, data))
+        except Locked as error:
+            self._tell_locked(error)
+            return None
         except EntryDamaged as error:
             self._forget((id,))
             self.on_event(Event("entry_damaged", f"entry {id:x}: {error}", error))
             return None
         return None if entry.expired(time.time()) else entry
+
+    def _open(self, id: int, data: bytes) -> bytes:
+        if self._keyring is not None:
+            return self._keyring.open(id, data)
+        if is_sealed(data):
+            raise Locked("encrypted, and this process was given no key")
+        return data
+
+    def _tell_locked(self, error: Locked) -> None:
+        """Say so once: a whole store may be locked. The entries stay, since others may have the key."""
+        if str(error) not in self._locked_told:
+            self._locked_told.add(str(error))
+            self.on_event(Event("entry_locked", f"entries are {error}: they are misses here", error))

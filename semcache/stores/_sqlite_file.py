@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import sqlite3
 import threading
@@ -19,6 +20,7 @@ from semcache.errors import ConfigurationError, StoreError
 SCHEMA_VERSION: Final = 1
 APPLICATION_ID: Final = 0x73636368
 CREATE_WAIT_S: Final = 5.0
+SCRUB_WAIT_S: Final = 30.0
 
 # With entries of 1 to 5 kB, smaller pages cost reads (1 kB: 19 us against 15) and larger ones space (8 kB: 0.8 kB more
 # an entry) without quicker reads of what is in use (10 us for all).
@@ -191,6 +193,26 @@ class Database:
                 if connection.db.in_transaction:
                     connection.db.rollback()
                 self._writer.release()
+
+    def scrub(self) -> None:
+        """Leave nothing that was deleted: no free pages, an empty log, no damaged files set aside.
+
+        Raises:
+            StoreError: Others read or wrote the file all the while.
+        """
+        for aside in self._path.parent.glob(f"{glob.escape(self._path.name)}.damaged-*"):
+            aside.unlink(missing_ok=True)
+        with self.connection() as connection:
+            db = connection.db
+            db.execute(f"PRAGMA busy_timeout = {round(SCRUB_WAIT_S * 1000)}")
+            try:
+                db.execute("VACUUM")
+                connection.commits += 1
+                (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                db.execute(f"PRAGMA busy_timeout = {max(1, round(self._wait_s * 1000))}")
+        if busy:
+            raise StoreError(f"{self._path}: in use, the log could not be emptied")
 
     def _acquire(self) -> Connection:
         while True:

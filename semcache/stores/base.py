@@ -134,6 +134,9 @@ class Store(Protocol):
     def delete(self, selector: Selector) -> int:
         """Delete what matches; return how many."""
 
+    def erase(self, selector: Selector) -> int:
+        """As ``delete``, and leave nothing behind that could be read: copies, logs, free space, wrong pairs."""
+
     def changes(self, cursor: str | None, *, fingerprint: str, limit: int = 1000) -> Changes | None:
         """What changed since ``cursor``; ``None`` when nothing did (must be very cheap in that case).
 

@@ -126,6 +126,14 @@ class MemoryStore:
         with self._lock:
             return self._remove([id for id, entry in self._entries.items() if _selected(selector, entry)])
 
+    def erase(self, selector: Selector) -> int:
+        """As :meth:`delete`, wrong pairs included."""
+        selector.check()
+        with self._lock:
+            chosen = {id for id, entry in self._entries.items() if _selected(selector, entry)}
+            self._wrong_at = {pair: at for pair, at in self._wrong_at.items() if not chosen.intersection(pair)}
+            return self._remove(chosen)
+
     def _remove(self, ids: Iterable[int]) -> int:
         count = 0
         for id in ids:

@@ -20,11 +20,12 @@ from redis.retry import Retry
 from xxhash import xxh3_64_hexdigest
 
 from semcache.breaker import Breaker
-from semcache.errors import ConfigurationError, StoreError, StoreUnavailable
+from semcache.errors import ConfigurationError, EntryDamaged, StoreError, StoreUnavailable
 from semcache.stores import _feed
 from semcache.stores._persistent import PersistentStore
 from semcache.stores.base import DEFAULT_BUDGET_S, Changes, Selector, StoreStats
-from semcache.stores.entry_codec import encode, pack_vector
+from semcache.stores.entry_codec import decode, pack_vector
+from semcache.stores.sealing import KeySource, Locked, is_sealed
 from semcache.types import Entry, Event
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class RedisStore(PersistentStore):
         prefix: First part of every key; stores with other prefixes on one server do not see each other.
         budget_s: How long to wait for a connection, and for each answer, in seconds.
         breaker: Decides when to try again.
+        key: Encrypt the entries, and tenants, namespaces and tags beside them (``docs/privacy.md``). Entries without
+            encryption, and those of other keys, are misses.
 
     Raises:
         ConfigurationError: A URL that redis-py refuses, a client that decodes answers to text, or a brace in
@@ -103,8 +106,9 @@ class RedisStore(PersistentStore):
         prefix: str = "semcache",
         budget_s: float = DEFAULT_BUDGET_S,
         breaker: Breaker | None = None,
+        key: KeySource | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(key)
         if not prefix or "{" in prefix or "}" in prefix:
             raise ConfigurationError(f"prefix must be a name without braces, not {prefix!r}")
         if budget_s <= 0:
@@ -179,20 +183,20 @@ class RedisStore(PersistentStore):
         read = self._client.mget_nonatomic if self._cluster else self._client.mget
         return self._call(read, [self._key(id) for id in ids])
 
-    def _cards(self) -> Iterator[tuple[int, _Card]]:
-        """Cards of all live entries. An entry written meanwhile may be missing."""
+    def _cards(self, *, live: bool = True) -> Iterator[tuple[int, _Card]]:
+        """Cards of all entries, or all live ones. An entry written meanwhile may be missing."""
         at = 0
         while True:
-            at, page = self._cards_page(at, 1000)
+            at, page = self._cards_page(at, 1000, live=live)
             yield from page
             if at == 0:
                 return
 
-    def _cards_page(self, at: int, count: int) -> tuple[int, list[tuple[int, _Card]]]:
+    def _cards_page(self, at: int, count: int, *, live: bool = True) -> tuple[int, list[tuple[int, _Card]]]:
         at, page = self._call(self._client.hscan, self._index, at, count=count)
         now = time.time()
         cards = ((_ID.unpack(field)[0], _read_card(value)) for field, value in page.items())
-        return int(at), [(id, card) for id, card in cards if card.expires_at > now]
+        return int(at), [(id, card) for id, card in cards if not live or card.expires_at > now]
 
     def scopes(self, limit: int = 1000) -> dict[int, int]:
         return dict(Counter(card.scope_id for _, card in self._cards()).most_common(limit))
@@ -205,11 +209,11 @@ class RedisStore(PersistentStore):
 
     def put(self, entry: Entry) -> None:
         id, embedder = entry.key.id, 0 if entry.vector is None else _feed.embedder_number(entry.fingerprint)
-        keep: tuple[Any, ...] = ("SET", self._key(id), encode(entry))
+        keep: tuple[Any, ...] = ("SET", self._key(id), self._write(entry))
         if entry.expires_at is not None:
             keep += ("PX", max(1, round((entry.expires_at - time.time()) * 1000)))
         tell = (
-            ("HSET", self._index, _ID.pack(id), _write_card(entry, embedder)),
+            ("HSET", self._index, _ID.pack(id), self._card(entry, embedder)),
             self._log_command("a", _ADDED.pack(id, embedder)),
         )
         if self._cluster:
@@ -221,6 +225,13 @@ class RedisStore(PersistentStore):
         self._puts += 1
         if self._puts % _SWEEP_EVERY == 0:
             self._sweep()
+
+    def _card(self, entry: Entry, embedder: int) -> bytes:
+        tenant = None if entry.tenant is None else self._name("tenant", entry.tenant)
+        tags = [self._name("tag", tag) for tag in entry.tags]
+        expires_at = math.inf if entry.expires_at is None else entry.expires_at
+        rest = orjson.dumps((self._name("namespace", entry.namespace), tenant, tags))
+        return _CARD.pack(entry.key.scope_id, embedder, expires_at) + rest
 
     def _log_command(self, kind: str, value: bytes) -> tuple[Any, ...]:
         return ("XADD", self._log, "MAXLEN", "~", _feed.HISTORY, "*", kind, value)
@@ -236,17 +247,59 @@ class RedisStore(PersistentStore):
         selector.check()
         if selector.ids is not None and selector == Selector(ids=selector.ids):
             return self._forget(selector.ids)
-        chosen = (
-            id
-            for id, card in self._cards()
-            if selector.matches(
-                id, scope_id=card.scope_id, namespace=card.namespace, tenant=card.tenant, tags=card.tags
-            )
-        )
+        return self._forget_all(self._carded(selector, self._cards()))
+
+    def erase(self, selector: Selector) -> int:
+        """As :meth:`delete`, with what the index does not know of (entries whose cards were evicted, cards of entries
+        that expired), wrong pairs and the log. Files and replicas of the server are its own affair.
+        """
+        selector.check()
+        chosen = {*self._carded(selector, self._cards(live=False)), *self._scanned(selector)}
+        count = self._forget_all(iter(chosen))
+        pairs = self._call(self._client.zrange, self._wrong, 0, -1)
+        if gone := [pair for pair in pairs if chosen.intersection(_PAIR.unpack(pair))]:
+            self._batch(("ZREM", self._wrong, *gone))
+        self._batch(("UNLINK", self._log))  # followers find their place gone, and begin anew
+        self._begin()
+        return count
+
+    def _forget_all(self, chosen: Iterator[int]) -> int:
         count = 0
         while chunk := list(islice(chosen, 500)):
             count += self._forget(chunk)
         return count
+
+    def _carded(self, selector: Selector, cards: Iterator[tuple[int, _Card]]) -> Iterator[int]:
+        wanted = self._selectors(selector)
+        for id, card in cards:
+            if any(
+                one.matches(id, scope_id=card.scope_id, namespace=card.namespace, tenant=card.tenant, tags=card.tags)
+                for one in wanted
+            ):
+                yield id
+
+    def _scanned(self, selector: Selector) -> Iterator[int]:
+        """Ids of all entries on the server that match, from the entries themselves."""
+        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", self._entry) + "*"
+        keys = self._call(lambda: list(self._client.scan_iter(match=pattern, count=1000)))
+        ids = [int(key[len(self._entry.encode()) :], 16) for key in keys]
+        for at in range(0, len(ids), _CHUNK):
+            for id, data in zip(ids[at : at + _CHUNK], self._load_many(ids[at : at + _CHUNK]), strict=True):
+                entry = self._legible(id, data)
+                if entry is not None and selector.matches(
+                    id, scope_id=entry.key.scope_id, namespace=entry.namespace, tenant=entry.tenant, tags=entry.tags
+                ):
+                    yield id
+
+    def _legible(self, id: int, data: bytes | None) -> Entry | None:
+        """An entry, expired or not, encrypted or from before there was a key."""
+        try:
+            return None if data is None else decode(self._open(id, data) if is_sealed(data) else data)
+        except Locked as error:
+            self._tell_locked(error)
+        except EntryDamaged:
+            self._forget((id,))
+        return None
 
     def _forget(self, ids: Sequence[int]) -> int:
         if not ids:
@@ -390,12 +443,6 @@ class _Place(NamedTuple):
 
 def _digest(event: _LogEvent) -> str:
     return str(xxh3_64_hexdigest(b"".join(event[1].values())))
-
-
-def _write_card(entry: Entry, embedder: int) -> bytes:
-    expires_at = math.inf if entry.expires_at is None else entry.expires_at
-    rest = orjson.dumps((entry.namespace, entry.tenant, entry.tags))
-    return _CARD.pack(entry.key.scope_id, embedder, expires_at) + rest
 
 
 def _read_card(data: bytes) -> _Card:

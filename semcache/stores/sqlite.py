@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import sqlite3
 import time
@@ -14,7 +15,8 @@ from semcache.stores import _feed
 from semcache.stores._persistent import PersistentStore
 from semcache.stores._sqlite_file import Connection, Database
 from semcache.stores.base import DEFAULT_BUDGET_S, Changes, Selector, StoreStats
-from semcache.stores.entry_codec import encode, pack_vector
+from semcache.stores.entry_codec import pack_vector
+from semcache.stores.sealing import KeySource
 from semcache.types import Entry, Event
 
 _STEP: Final = 16
@@ -48,6 +50,8 @@ class SqliteStore(PersistentStore):
         max_entries: Above it the oldest entry goes; ``None`` for no bound.
         max_bytes: The same for the bytes of all entries. An entry larger than all of it is not kept.
         budget_s: How long a call waits for another process that is writing, in seconds.
+        key: Encrypt the entries, and tenants, namespaces and tags beside them (``docs/privacy.md``). Entries without
+            encryption, and those of other keys, are misses.
 
     Raises:
         ConfigurationError: The file cannot be made or read, is another program's, or is of another version.
@@ -63,8 +67,9 @@ class SqliteStore(PersistentStore):
         max_entries: int | None = 1_000_000,
         max_bytes: int | None = 4 * 2**30,
         budget_s: float = DEFAULT_BUDGET_S,
+        key: KeySource | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(key)
         for name, bound in (("max_entries", max_entries), ("max_bytes", max_bytes)):
             if bound is not None and bound < 1:
                 raise ConfigurationError(f"{name} must be at least 1, not {bound}")
@@ -80,6 +85,18 @@ class SqliteStore(PersistentStore):
         except OSError as error:
             raise ConfigurationError(f"cannot make the folder {self.path.parent}: {error.strerror}") from error
         self._file.check()
+        if key is not None:
+            self._remove_snapshots()  # one from before there was a key
+
+    @property
+    def snapshot_path(self) -> Path | None:
+        """Where a snapshot of the vector index may be written: beside the file, or nowhere if it is encrypted."""
+        return None if self._keyring is not None else Path(f"{self.path}.index")
+
+    def _remove_snapshots(self) -> None:
+        name = glob.escape(f"{self.path.name}.index")
+        for path in (*self.path.parent.glob(name), *self.path.parent.glob(f".{name}.*.tmp")):
+            path.unlink(missing_ok=True)
 
     def _tell_damage(self, message: str) -> None:
         self.on_event(Event("store_error", message))
@@ -117,19 +134,22 @@ class SqliteStore(PersistentStore):
     # Writing ------------------------------------------------------------------------------------------------------
 
     def put(self, entry: Entry) -> None:
-        data = encode(entry)
+        data = self._write(entry)
         if self._max_bytes is not None and len(data) > self._max_bytes:
             return
         key = entry.key
         embedder = 0 if entry.vector is None else _feed.embedder_number(entry.fingerprint)
+        namespace = self._name("namespace", entry.namespace)
+        tenant = None if entry.tenant is None else self._name("tenant", entry.tenant)
+        tags = [self._name("tag", tag) for tag in entry.tags]
         with self._file.writing() as connection:
             db = connection.db
             seq = _now(db) + 1
             db.execute("DELETE FROM entries WHERE id = ?", (key.id,))
-            row = (seq, key.id, key.scope_id, entry.namespace, entry.tenant, entry.expires_at, embedder, data)
+            row = (seq, key.id, key.scope_id, namespace, tenant, entry.expires_at, embedder, data)
             db.execute(_PUT, row)
-            if entry.tags:
-                db.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", [(tag, seq) for tag in entry.tags])
+            if tags:
+                db.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", [(tag, seq) for tag in tags])
             self._shrink(db)
 
     def _shrink(self, db: sqlite3.Connection) -> None:
@@ -152,10 +172,31 @@ class SqliteStore(PersistentStore):
 
     def delete(self, selector: Selector) -> int:
         selector.check()
-        parts: Iterable[tuple[int, ...] | None] = [None] if selector.ids is None else _chunks(selector.ids)
+        return self._remove_in_steps([seq for seq, _ in self._chosen(selector)])
+
+    def _chosen(self, selector: Selector) -> list[tuple[int, int]]:
+        """Number and id of the entries that a selector means."""
+        parts = [None] if selector.ids is None else list(_chunks(selector.ids))
+        queries = [_query(one._replace(ids=ids)) for one in self._selectors(selector) for ids in parts]
         with self._file.connection() as connection:
-            chosen = [seq for ids in parts for (seq,) in connection.db.execute(*_query(selector._replace(ids=ids)))]
-        return self._remove_in_steps(chosen)
+            return [row for query in queries for row in connection.db.execute(*query)]
+
+    def erase(self, selector: Selector) -> int:
+        """As :meth:`delete`; then the file is written anew without free pages, and what lies beside it is removed:
+        the log, snapshots of the index, and damaged files that were set aside.
+
+        Raises:
+            StoreError: Another process held on to the file, and old pages may be left; try again.
+        """
+        selector.check()
+        chosen = self._chosen(selector)
+        count = self._remove_in_steps([seq for seq, _ in chosen])
+        with self._file.writing() as connection:
+            gone = [(id, id) for _, id in chosen]
+            connection.db.executemany("DELETE FROM wrong_pairs WHERE a = ? OR b = ?", gone)
+        self._remove_snapshots()
+        self._file.scrub()
+        return count
 
     def _forget(self, ids: Sequence[int]) -> int:
         return self.delete(Selector(ids=tuple(ids)))
@@ -276,7 +317,7 @@ def _query(selector: Selector) -> tuple[str, list[object]]:
         if value is not None:
             parts.append(f"{column} = ?")
             values.append(value)
-    return f"SELECT seq FROM entries WHERE {' AND '.join(parts) or 'TRUE'}", values
+    return f"SELECT seq, id FROM entries WHERE {' AND '.join(parts) or 'TRUE'}", values
 
 
 def _chunks(values: Sequence[int]) -> Iterator[tuple[int, ...]]:

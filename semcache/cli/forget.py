@@ -1,0 +1,36 @@
+"""``semcache forget``."""
+
+from __future__ import annotations
+
+import click
+
+from semcache.cli._common import counted, json_option, opened, print_json, safe, store_option, warn
+
+
+@click.command()
+@store_option
+@click.option("--tenant", required=True, help="Whose entries.")
+@click.option("--user", help="Only those of this user of the tenant.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def forget(store_url: str, tenant: str, user: str | None, yes: bool, as_json: bool) -> None:
+    """Erase all that is kept of a tenant, and leave nothing behind.
+
+    An SQLite file is written anew, which takes as much free disk space as the file and keeps other writers waiting.
+    Stop asking for the tenant first: what is stored meanwhile stays. The books hold no tenants and are kept. An
+    encrypted store needs its keys (SEMCACHE_KEY), or entries may not be recognised.
+    """
+    from semcache.options import USER_TAG
+    from semcache.stores.base import Selector
+
+    selector = Selector(tenant=tenant, tag=None if user is None else f"{USER_TAG}{user}")
+    with opened(store_url) as store:
+        store.on_event = warn
+        if not yes:
+            whom = safe(tenant) if user is None else f"{safe(user)} of {safe(tenant)}"
+            click.confirm(f"Erase all that {store.stats().location} keeps of {whom}?", abort=True, err=True)
+        erased = store.erase(selector)
+    if as_json:
+        print_json({"erased": erased})
+    else:
+        click.echo(f"{counted(erased)} erased")
