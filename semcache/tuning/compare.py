@@ -74,7 +74,7 @@ def swept(policy: Policy, thresholds: Sequence[float]) -> dict[str, Policy]:
 def compare(
     policies: Mapping[str, Policy],
     records: Sequence[LogRecord],
-    embedder: Embedder,
+    embedder: Embedder | None,
     *,
     max_entries: int | None = None,
     on_event: Callable[[Event], None] | None = None,
@@ -83,7 +83,8 @@ def compare(
     """Replay the records under each policy, from an empty cache each time.
 
     Args:
-        embedder: Should remember vectors, as :class:`~semcache.tuning.remembered.Remembered` does.
+        embedder: Should remember vectors, as :class:`~semcache.tuning.remembered.Remembered` does. ``None`` takes the
+            installed one where a policy needs it.
         max_entries: Capacity of the cache; ``None`` for no bound.
 
     Raises:

@@ -59,7 +59,7 @@ def _window(first: int, part: Sequence[Played]) -> Window:
 
 @dataclass(slots=True)
 class GuardCount:
-    """What one guard did to stored questions that were near enough to answer.
+    """What one guard (or the score) did to stored questions that were near enough to answer.
 
     Args:
         vetoes: Misses where it objected to the nearest such question.

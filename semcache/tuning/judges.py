@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from semcache.errors import ConfigurationError
+from semcache.cache import SemanticCache
+from semcache.errors import ConfigurationError, MissingExtraError
 from semcache.guards import fold
+from semcache.policy import Policy
 from semcache.prices import Prices
 from semcache.tuning.findings import regraded
 from semcache.tuning.pairs import read_pairs
 from semcache.types import Usage
 
 if TYPE_CHECKING:
+    from semcache.stores.base import Store
     from semcache.tuning.replay import Played, Replay
 
 Judge = Callable[[str, str], "float | bool | None"]
@@ -158,3 +162,34 @@ def _unknown(one: Played) -> bool:
 
 def _texts(one: Played) -> tuple[str, str]:
     return one.asked or "", one.stored or ""
+
+
+@contextmanager
+def openai_judge(model: str, store: Store) -> Iterator[LLMJudge]:
+    """A model behind the OpenAI client, which reads ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL``.
+
+    The client is wrapped, so that a question is asked and paid for once, also over several runs.
+
+    Args:
+        store: Where its answers are kept; closed in the end.
+
+    Raises:
+        MissingExtraError: The package openai is not installed.
+        ConfigurationError: There is no key.
+    """
+    try:
+        import openai
+    except ImportError as error:
+        raise MissingExtraError("openai", "openai") from error
+    try:
+        client = openai.OpenAI()
+    except openai.OpenAIError as error:
+        raise ConfigurationError(f"no judge: {error}") from error
+    with client, SemanticCache(store=store, policy=Policy(semantic=False), tenant="judge") as cache:
+        wrapped = cache.wrap(client)
+
+        def ask(prompt: str) -> str:
+            answer = wrapped.chat.completions.create(model=model, messages=[{"role": "user", "content": prompt}])
+            return answer.choices[0].message.content or ""
+
+        yield LLMJudge(ask, model)

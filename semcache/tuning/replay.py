@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 import orjson
 
 from semcache.cache import SemanticCache
+from semcache.guards import GUARDS
 from semcache.ledger import Ledger
 from semcache.report import RunReport
 from semcache.stores import MemoryStore
@@ -52,12 +53,12 @@ class LogClock:
 
 
 class Vetoed(NamedTuple):
-    """A stored question that was near enough to answer, and that only guards kept from it.
+    """A stored question that was near enough to answer, and that something else kept from it.
 
     Args:
         text: The stored question.
         label: The answer class that was stored with it.
-        guards: Names of the guards that objected.
+        guards: Names of the guards that objected, and ``probability`` where the score did.
     """
 
     text: str
@@ -269,11 +270,17 @@ class _Player:
 
     def _vetoed(self, decision: Decision | None) -> Vetoed | None:
         for one in () if decision is None else decision.judged:
-            guards = tuple(verdict.guard for verdict in one.verdicts if not verdict.ok)
-            if guards:
+            if one.verdicts and one.reasons:  # near enough that the guards were asked
                 candidate = one.candidate
-                return Vetoed(candidate.text, self._labels.get(candidate.entry_id), candidate.similarity, guards)
+                against = tuple(dict.fromkeys(map(_objector, one.reasons)))
+                return Vetoed(candidate.text, self._labels.get(candidate.entry_id), candidate.similarity, against)
         return None
+
+
+def _objector(reason: str) -> str:
+    """Who gave a reason: a guard, or else the rule that its first word names."""
+    guard = reason.partition(":")[0]
+    return guard if guard in GUARDS else reason.partition(" ")[0]
 
 
 def _is_wrong(record: LogRecord, given: str | None, hit: bool) -> bool | None:
