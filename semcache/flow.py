@@ -341,6 +341,7 @@ def _semantic(ctx: Call, key: Key, *, explain: bool = False) -> Generator[Step, 
         namespace=ctx.namespace,
         min_similarity=ctx.min_similarity,
         explain=explain,
+        embedder=ctx.fingerprint(),
     )
     outcome.seconds["search"] = ctx.tick() - started
     chosen = decision.chosen

@@ -20,12 +20,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from semcache.errors import ConfigurationError
 from semcache.guards import GUARDS, covered, fold, verdicts
 from semcache.privacy import MODES, Secrets, find_secret
-from semcache.types import Candidate, Decision, Judged, Request
+from semcache.scoring import WEIGHED, decisive, shipped
+from semcache.types import Candidate, Decision, GuardVerdict, Judged, Request
 
 _SAME_TEXT: Final = 1e-3
 """How far below 1 the cosine of a text with itself may come out (reduced precision of stored vectors)."""
@@ -83,17 +84,21 @@ class Policy:
 
     Args:
         threshold: Least cosine of a semantic hit. How the default was chosen: ``docs/answer-safety.md``.
-        min_probability: Least probability that the answer is right (:mod:`semcache.scoring`). ``wording`` and
-            ``question`` are evidence for it and no vetoes. 0 asks for none, and then they are vetoes; so it is
-            with an embedder that the model was not fitted to, and in a language that the guards do not know.
+        min_probability: Least probability that the answer is right (:mod:`semcache.scoring`). What ``wording``
+            and ``question`` object to is then evidence, unless it is decisive. 0 asks for none: every objection
+            is a veto; so it is with an embedder that the model was not fitted to, and in a language that the
+            guards do not know.
         uncovered_threshold: Least cosine where a guard does not know the language of the text.
         guards: Names of the guards that may veto (``semcache.guards.GUARDS``); all by default.
         semantic: Whether texts are matched by meaning at all.
         mode: ``"shadow"`` finds and judges as ever, but serves nothing: every call goes upstream, its outcome says what
             would have been served (``would_serve``), and the books count what that would have saved.
-        verifier: A second opinion on candidates from ``verify_from`` up to the threshold. Guards come first.
+        verifier: A second opinion (:mod:`semcache.verifiers`) on the nearest candidate that would not be served
+            by itself. It may overrule ``wording``, ``question`` and the probability, and no other guard.
         verify_from: Least cosine worth a second opinion; needed with a verifier.
         verify_at_least: Least probability from the verifier that serves.
+        verify_within_s: Seconds that a call waits for the verifier; after that it goes upstream, and a verdict that
+            comes late counts from the next time on. With 0 no call ever waits.
         ttl: Seconds for which an answer may be served; ``None`` means for ever.
         secrets: What becomes of a request that holds a key, token, password in a URL or card number: ``"bypass"``, not
             looked up and not kept; ``"redact"``, masked and only matched exactly; ``"allow"``, no check. An answer
@@ -116,7 +121,7 @@ class Policy:
     """
 
     threshold: float = 0.9
-    min_probability: float = 0.91
+    min_probability: float = 0.85
     uncovered_threshold: float = 0.97
     guards: tuple[str, ...] = tuple(GUARDS)
     semantic: bool = True
@@ -124,6 +129,7 @@ class Policy:
     verifier: Verifier | None = None
     verify_from: float | None = None
     verify_at_least: float = 0.9
+    verify_within_s: float = 2.0
     ttl: float | None = None
     secrets: Secrets = "bypass"
     emails_are_secret: bool = False
@@ -146,6 +152,7 @@ class Policy:
         _check_range("uncovered_threshold", self.uncovered_threshold, -1.0, 1.0)
         _check_range("verify_from", self.verify_from, -1.0, 1.0)
         _check_range("verify_at_least", self.verify_at_least, 0.0, 1.0)
+        _check_range("verify_within_s", self.verify_within_s, 0.0, math.inf)
         _check_range("max_temperature", self.max_temperature, 0.0, math.inf)
         _check_range("collapse_wait_s", self.collapse_wait_s, 0.0, math.inf)
         _check_range("embed_budget_s", self.embed_budget_s, 0.0, math.inf)
@@ -266,6 +273,7 @@ def judge(
     namespace: str,
     min_similarity: float | None = None,
     explain: bool = False,
+    embedder: str | None = None,
 ) -> Decision:
     """Choose the stored question whose answer may be served, if there is one.
 
@@ -274,65 +282,87 @@ def judge(
         candidates: Stored questions, most similar first.
         min_similarity: A caller's own bar. It raises the policy's, and never lowers it.
         explain: Judge every candidate by every rule, instead of stopping where the outcome is clear.
+        embedder: Fingerprint of the embedder that the similarities come from; ``None`` means the default one.
     """
-    guards = policy.guards_for(namespace)
     floor = -1.0 if min_similarity is None else min_similarity
-    bar = max(policy.threshold_for(namespace), floor)
+    bars = _Bars(max(policy.threshold_for(namespace), floor), 0.0, policy.guards_for(namespace))
     # A threshold that was measured is kept to, and so is the one for texts that the guards cannot read.
     slack = 0.0 if policy.evidence is not None else 1.0
+    least = min(bars.similarity, policy.search_from(namespace))
     # Nothing is read of the text while no candidate is near enough for it to matter.
-    near = any(candidate.similarity >= bar - slack * candidate.slack for candidate in candidates)
-    if candidates and (explain or near) and not covered(guards, text):
-        bar, slack = max(bar, policy.uncovered_threshold), 0.0
+    if candidates and (explain or any(one.similarity >= least - slack * one.slack for one in candidates)):
+        if not covered(bars.guards, text):
+            bars, slack = bars._replace(similarity=max(bars.similarity, policy.uncovered_threshold)), 0.0
+        elif embedder is None or embedder == shipped().fingerprint:
+            bars = bars._replace(probability=policy.min_probability_for(namespace))
     judged: list[Judged] = []
     for candidate in candidates:
-        least = max(floor, bar - slack * candidate.slack)
-        judged.append(_judge_one(candidate, text, least, guards, explain))
+        bar = max(floor, bars.similarity - slack * candidate.slack)
+        judged.append(_judge_one(candidate, text, bars._replace(similarity=bar), explain))
         if judged[-1].ok and not explain:
             break
-    chosen = next((one.candidate for one in judged if one.ok), None)
+    chosen = next((one for one in judged if one.ok), None)
     if chosen is not None:
-        return Decision("serve", bar, tuple(judged), chosen)
-    unsure = _worth_verifying(policy, text, candidates, bar, floor, guards)
-    return Decision("reject" if unsure is None else "verify", bar, tuple(judged), unsure)
+        return Decision("serve", bars.similarity, tuple(judged), chosen.candidate, chosen.probability)
+    unsure = _worth_verifying(policy, text, candidates, bars, floor)
+    return Decision("reject" if unsure is None else "verify", bars.similarity, tuple(judged), unsure)
 
 
-def _judge_one(candidate: Candidate, text: str, bar: float, guards: tuple[str, ...], explain: bool) -> Judged:
+class _Bars(NamedTuple):
+    """What a candidate has to pass. A ``probability`` of 0 asks for none."""
+
+    similarity: float
+    probability: float
+    guards: tuple[str, ...]
+
+    def vetoes(self, said: Sequence[GuardVerdict], query: str, cached: str) -> list[GuardVerdict]:
+        """The objections that no probability outweighs."""
+        return [
+            verdict
+            for verdict in said
+            if not verdict.ok and not (self.probability and not decisive(verdict.guard, query, cached))
+        ]
+
+
+def _judge_one(candidate: Candidate, text: str, bars: _Bars, explain: bool) -> Judged:
     reasons: list[str] = []
     same = candidate.similarity >= 1.0 - _SAME_TEXT and fold(candidate.text) == fold(text)
-    if candidate.similarity < bar and not same:
-        reasons.append(f"similarity {candidate.similarity:.3f} below {bar:.3f}")
+    if candidate.similarity < bars.similarity and not same:
+        reasons.append(f"similarity {candidate.similarity:.3f} below {bars.similarity:.3f}")
     if candidate.wrong_before:
         reasons.append("reported wrong before")
     if candidate.barred:
         reasons.append("too many of its hits were wrong")
     if reasons and not explain:
         return Judged(candidate, tuple(reasons))
-    said = verdicts(guards, text, candidate.text)
-    reasons += [f"{verdict.guard}: {verdict.reason}" for verdict in said if not verdict.ok]
-    return Judged(candidate, tuple(reasons), said)
+    said = verdicts(bars.guards, text, candidate.text)
+    vetoes = bars.vetoes(said, text, candidate.text)
+    reasons += [f"{verdict.guard}: {verdict.reason}" for verdict in vetoes]
+    if vetoes or not bars.probability:
+        return Judged(candidate, tuple(reasons), said)  # of a pair with a veto the model knows nothing
+    probability = shipped().probability(text, candidate.text, candidate.similarity)
+    if probability < bars.probability and not same:
+        doubts = "".join(f"; {verdict.guard}: {verdict.reason}" for verdict in said if not verdict.ok)
+        reasons.append(f"probability {probability:.3f} below {bars.probability:.3f}{doubts}")
+    return Judged(candidate, tuple(reasons), said, probability)
 
 
 def _worth_verifying(
-    policy: Policy,
-    text: str,
-    candidates: Sequence[Candidate],
-    bar: float,
-    floor: float,
-    guards: tuple[str, ...],
+    policy: Policy, text: str, candidates: Sequence[Candidate], bars: _Bars, floor: float
 ) -> Candidate | None:
-    """The best candidate against which nothing stands but a similarity in the grey zone."""
+    """The nearest candidate to which no guard objects that a verifier may not overrule."""
     if policy.verifier is None or policy.verify_from is None:
         return None
     least = max(policy.verify_from, floor)
+    absolute = [name for name in bars.guards if name not in WEIGHED]
     return next(
         (
             candidate
             for candidate in candidates
-            if least <= candidate.similarity < bar
+            if least <= candidate.similarity
             and not candidate.wrong_before
             and not candidate.barred
-            and all(verdict.ok for verdict in verdicts(guards, text, candidate.text))
+            and all(verdict.ok for verdict in verdicts(absolute, text, candidate.text))
         ),
         None,
     )

@@ -19,6 +19,7 @@ _Fields = dict[str, str]
 
 _RULES: Final[_Fields] = {
     "threshold": "number",
+    "min_probability": "number",
     "guards": "names",
     "ttl": "number",
     "semantic": "switch",
@@ -29,6 +30,7 @@ _POLICY: Final[_Fields] = {
     "uncovered_threshold": "number",
     "verify_from": "number",
     "verify_at_least": "number",
+    "verify_within_s": "number",
     "secrets": "text",
     "emails_are_secret": "switch",
     "audit_rate": "number",

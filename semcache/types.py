@@ -173,11 +173,15 @@ class GuardVerdict(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """One candidate with everything that was held against it. ``reasons`` is empty if it may be served."""
+    """One candidate with everything that was held against it. ``reasons`` is empty if it may be served.
+
+    ``probability`` that its answer is right, where a model was asked.
+    """
 
     candidate: Candidate
     reasons: tuple[str, ...]
     verdicts: tuple[GuardVerdict, ...] = ()
+    probability: float | None = None
 
     @property
     def ok(self) -> bool:

@@ -34,6 +34,7 @@ EVIDENCE = st.builds(
 POLICY = st.builds(
     Policy,
     threshold=COSINE,
+    min_probability=st.floats(0.0, 1.0),
     uncovered_threshold=COSINE,
     guards=NAMES,
     semantic=st.booleans(),

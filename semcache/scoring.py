@@ -1,0 +1,152 @@
+"""The probability that the answer to one question serves another, from how near they are and how they are worded.
+
+Cosine knows the topic and not the difference that matters; word lists know that difference and not the topic. A small
+model weighs both: an ensemble of shallow trees, additive in the logit, monotone in every feature (Friedman 2001,
+"Greedy function approximation: a gradient boosting machine"), so that no evidence for a pair ever lowers its
+probability. It is a few kilobytes of JSON, and a comparison takes microseconds without numpy. How it was fitted:
+``benchmarks/fit_scoring.py``; what it reaches: ``docs/answer-safety.md``.
+
+It is fitted on pairs without a decisive objection, since that is a veto whatever the probability, and it holds for one
+embedder: another one's cosines mean other things.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from itertools import pairwise
+from typing import Any, Final, TypeAlias
+
+from semcache.errors import ConfigurationError
+from semcache.guards import GUARDS
+from semcache.guards.alignment import align
+from semcache.guards.lexicon import english
+from semcache.guards.text import Text, read
+
+WEIGHED: Final = frozenset({"question", "wording"})
+"""Guards whose objections may be weighed against other evidence: those of all others are logically decisive."""
+
+Features = tuple[float, ...]
+Tree: TypeAlias = "float | tuple[int, float, Tree, Tree]"
+"""A leaf, or ``(feature, bar, below or at the bar, above it)``."""
+
+DIRECTIONS: Final[Mapping[str, int]] = {
+    "cosine": 1,
+    "query_covered": 1,  # share of the content words of the query that have a counterpart
+    "cached_covered": 1,
+    "added": -1,  # ordinary words that one text has alone
+    "added_weak": -1,  # and words that a fuller wording adds freely
+    "shared_tokens": 1,  # Dice coefficients, function words included
+    "shared_pairs": 1,
+    "shared_letters": 1,
+    "length": 1,  # tokens of the shorter text / of the longer
+    "question": -1,
+    "wording": -1,
+}
+"""The features in order, and whether more of one speaks for a pair (1) or against it (-1)."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A fitted model.
+
+    Args:
+        fingerprint: The embedder whose cosines it was fitted on.
+        bias: Logit before any tree.
+        trees: Each adds the value of one of its leaves to the logit.
+    """
+
+    fingerprint: str
+    bias: float
+    trees: tuple[Tree, ...]
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Scoring:
+        """A model from its JSON.
+
+        Raises:
+            ConfigurationError: It was fitted on other features than these.
+        """
+        if document["features"] != list(DIRECTIONS):
+            raise ConfigurationError("this scoring model was fitted on other features: fit it again")
+        return cls(document["fingerprint"], document["bias"], tuple(_tree(tree) for tree in document["trees"]))
+
+    def probability(self, query: str, cached: str, cosine: float) -> float:
+        """That the answer to ``cached`` serves ``query``, given that no veto stands against the pair."""
+        return self.of_features(features(query, cached, cosine))
+
+    def of_features(self, values: Features) -> float:
+        """The same for features in hand."""
+        logit = self.bias
+        for tree in self.trees:
+            node = tree
+            while isinstance(node, tuple):
+                node = node[2] if values[node[0]] <= node[1] else node[3]
+            logit += node
+        return 1.0 / (1.0 + math.exp(-logit))
+
+
+@lru_cache(maxsize=1)
+def shipped() -> Scoring:
+    """The model of the default embedder."""
+    import orjson
+
+    return Scoring.of(orjson.loads(files("semcache").joinpath("data", "scoring", "minilm.json").read_bytes()))
+
+
+def decisive(guard: str, query: str, cached: str) -> bool:
+    """Whether a guard's objection to a pair is a veto, or evidence to be weighed.
+
+    Another kind of question is evidence, and so are ordinary words that one text adds to the other's. A word that is
+    replaced by another, or one in no list that is added (a name, as a rule), is a veto.
+    """
+    if guard != "wording":
+        return guard not in WEIGHED
+    ours, theirs = align(read(query), read(cached))
+    known = english().known
+    return bool(ours and theirs) or any(word.fold not in known and word.stem not in known for word in ours + theirs)
+
+
+def features(query: str, cached: str, cosine: float) -> Features:
+    """What the model knows of a pair, in the order of :data:`DIRECTIONS`."""
+    a, b = read(query), read(cached)
+    ours, theirs = align(a, b)
+    weak = sum(word.stem in english().weak for word in ours + theirs)
+    shorter, longer = sorted((len(a.folds), len(b.folds)))
+    return (
+        cosine,
+        1.0 - len(ours) / len(a.words) if a.words else 1.0,
+        1.0 - len(theirs) / len(b.words) if b.words else 1.0,
+        float(len(ours) + len(theirs) - weak),
+        float(weak),
+        *(_dice(x, y) for x, y in zip(_pieces(a), _pieces(b), strict=True)),
+        shorter / longer if longer else 1.0,
+        float(bool(GUARDS["question"].judge(a, b))),
+        float(bool(GUARDS["wording"].judge(a, b))),
+    )
+
+
+def _pieces(text: Text) -> tuple[Collection[object], ...]:
+    """Tokens, neighbouring stems, and runs of three letters."""
+    known: tuple[frozenset[object], ...] | None = text.features.get("pieces")
+    if known is None:
+        line = f" {' '.join(text.folds)} "
+        text.features["pieces"] = known = (
+            frozenset(text.folds),
+            frozenset(pairwise(("", *text.stems, ""))),
+            frozenset(line[at : at + 3] for at in range(len(line) - 2)),
+        )
+    return known
+
+
+def _dice(a: Any, b: Any) -> float:
+    return 2 * len(a & b) / (len(a) + len(b)) if a or b else 1.0
+
+
+def _tree(node: Any) -> Tree:
+    if isinstance(node, list):
+        return (int(node[0]), float(node[1]), _tree(node[2]), _tree(node[3]))
+    return float(node)
