@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from semcache import flow as steps
 from semcache._fork import renew_in_child
+from semcache.context import loosen
 from semcache.errors import (
     CacheTrouble,
     CanonicalError,
@@ -112,6 +113,7 @@ class Engine:
         self._perform: dict[type, Callable[[Any], Any]] = {
             steps.GetExact: self._get_exact,
             steps.Join: self._join,
+            steps.Rewrite: self._rewrite,
             steps.Embed: self._embed,
             steps.Search: self._search,
             steps.Verify: self._verify,
@@ -119,6 +121,7 @@ class Engine:
         }
         self._aperform: dict[type, Callable[[Any], Awaitable[Any]]] = {
             steps.Join: self._ajoin,
+            steps.Rewrite: self._arewrite,
             steps.Embed: self._aembed,
             steps.Search: self._asearch,
             steps.Verify: self._averify,
@@ -295,6 +298,7 @@ class Engine:
         tenant = options.tenant if options.tenant is not None else self.tenant
         bypass = "asked for by the caller" if options.bypass else ""
         key = None
+        request = loosen(request, self.policy.context, self.policy.window)
         try:
             key = make_key(request, namespace, tenant, options.private_to)
             if self.policy.secrets == "redact" and secret_in(self.policy, key.canonical):
@@ -379,6 +383,20 @@ class Engine:
     def _fingerprint(self) -> str | None:
         assert self.semantic is not None
         return self.semantic.queue.fingerprint
+
+    def _rewrite(self, step: steps.Rewrite) -> str | None:
+        assert self.policy.rewrite is not None
+        try:
+            text = self.policy.rewrite(step.history, step.text)
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(f"{text!r} is no question")
+        except Exception as error:
+            self.emit(Event("rewrite_error", f"a question could not be rewritten: {error}", error))
+            return None
+        return text
+
+    async def _arewrite(self, step: steps.Rewrite) -> str | None:
+        return await asyncio.to_thread(self._rewrite, step)
 
     def _embed(self, step: steps.Embed) -> Any:
         assert self.semantic is not None

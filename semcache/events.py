@@ -15,6 +15,7 @@ EVENT_KINDS: Final = frozenset(
         "embedder_error",  # the embedder failed or ran over its budget
         "index_error",  # the vector index failed
         "index_rebuilt",  # a snapshot was missing, old or damaged
+        "rewrite_error",  # the callable that makes questions stand alone failed
         "verifier_error",  # the verifier failed or was late
         "entry_damaged",  # stored bytes that cannot be read; removed
         "entry_locked",  # encrypted with a key that this process was not given; left as it is

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from semcache.context import Fuzzy, Turns, alone, windowed
 from semcache.flight import Landed
 from semcache.live.answers import answer_text, same_answer
 from semcache.live.record import MAX_SLACK
@@ -36,6 +37,13 @@ class Join(NamedTuple):
 
     key: Key
     wait_s: float
+
+
+class Rewrite(NamedTuple):
+    """Answer: the last question so that it stands alone, or ``None`` if that failed."""
+
+    history: Turns
+    text: str
 
 
 class Embed(NamedTuple):
@@ -70,7 +78,7 @@ class Write(NamedTuple):
     entry: Entry
 
 
-Step = GetExact | Join | Embed | Search | Verify | CallUpstream | Write
+Step = GetExact | Join | Rewrite | Embed | Search | Verify | CallUpstream | Write
 
 
 class Lead(Protocol):
@@ -118,6 +126,7 @@ class Call:
         now: Unix seconds.
         tick: Monotonic seconds; both are functions so that a flow is free of the clock.
         started: ``tick`` at the beginning.
+        compared: The text that guards compare and that an entry keeps, if it is not the request's own.
         embedded: The vector of the fuzzy text, once it has been asked for.
         off: Why the semantic tier of the namespace is off, as of its last look at the store; empty if it is on.
         found: The entry that a hit served, or that would have answered where it was withheld.
@@ -140,9 +149,15 @@ class Call:
     refresh: bool = False
     min_similarity: float | None = None
     off: Callable[[], str] = lambda: ""
+    compared: str | None = None
     embedded: Vector | None = None
     found: Entry | None = None
     fresh: Reply | None = None
+
+    @property
+    def question(self) -> str:
+        """What candidates are compared with."""
+        return self.compared or self.request.text or ""
 
     @property
     def shadow(self) -> bool:
@@ -328,7 +343,7 @@ def _semantic(ctx: Call, key: Key, *, explain: bool = False) -> Generator[Step, 
     vector = yield from _embed(ctx)
     if vector is None:
         return None
-    outcome, policy, text = ctx.outcome, ctx.policy, ctx.request.text or ""
+    outcome, policy, text = ctx.outcome, ctx.policy, ctx.question
     started = ctx.tick()
     # The index may score a little low (quantised vectors); what is judged is the true cosine.
     near: Sequence[Near] = yield Search(
@@ -360,11 +375,14 @@ def _embed(ctx: Call) -> Generator[Step, Any, Vector | None]:
     request, outcome = ctx.request, ctx.outcome
     if request.text is None or request.exact_only or not ctx.policy.semantic_for(ctx.namespace):
         outcome.reason = request.exact_only or "exact tier only"
-    elif hidden := hides(request.text):
+    elif (fuzzy := (yield from _fuzzy(ctx, request.text))) is None:
+        outcome.reason = "no rewrite"
+    elif hidden := hides(fuzzy.compared):
         outcome.reason = hidden
     else:
+        ctx.compared = fuzzy.compared
         started = ctx.tick()
-        answer: Vector | str | None = yield Embed(request.text)
+        answer: Vector | str | None = yield Embed(fuzzy.embedded)
         outcome.seconds["embed"] = ctx.tick() - started
         if isinstance(answer, str):
             outcome.reason = answer
@@ -373,6 +391,19 @@ def _embed(ctx: Call) -> Generator[Step, Any, Vector | None]:
         else:
             ctx.embedded = answer
     return ctx.embedded
+
+
+def _fuzzy(ctx: Call, text: str) -> Generator[Step, Any, Fuzzy | None]:
+    """What is matched by meaning; ``None`` if the question depends on earlier turns and could not be rewritten."""
+    history = ctx.request.history
+    if not history:
+        return alone(text)
+    if ctx.policy.context == "window":
+        return windowed(ctx.request, ctx.policy.window)
+    started = ctx.tick()
+    rewritten: str | None = yield Rewrite(history, text)
+    ctx.outcome.seconds["rewrite"] = ctx.tick() - started
+    return None if rewritten is None else alone(rewritten)
 
 
 def _keep(ctx: Call, key: Key, reply: Reply, latency: float) -> Generator[Step, Any, None]:
@@ -393,7 +424,7 @@ def _keep(ctx: Call, key: Key, reply: Reply, latency: float) -> Generator[Step, 
     ttl = ctx.ttl if ctx.ttl is not None else ttl_for(ctx.policy, ctx.request, ctx.namespace)
     entry = Entry(
         key=key,
-        text=ctx.request.text,
+        text=ctx.compared if vector is not None else ctx.request.text,
         response=reply.body,
         api=ctx.request.api,
         namespace=ctx.namespace,
@@ -452,7 +483,7 @@ def _compare(ctx: Call, fresh: Reply) -> None:
     if would is None or found is None or fresh.body is None or fresh.keep == "never":
         return
     ctx.fresh = fresh
-    question = ctx.request.text or ""
+    question = ctx.question
     would.agrees = same_answer(question, found.text or "", answer_text(found.response), answer_text(fresh.body))
 
 

@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import Final, Literal, NamedTuple
 
+from semcache.context import MODES as CONTEXTS
+from semcache.context import Context, Rewrite
 from semcache.errors import ConfigurationError
 from semcache.guards import GUARDS, covered, fold, verdicts
 from semcache.privacy import MODES, Secrets, find_secret
@@ -93,6 +95,12 @@ class Policy:
         semantic: Whether texts are matched by meaning at all.
         mode: ``"shadow"`` finds and judges as ever, but serves nothing: every call goes upstream, its outcome says what
             would have been served (``would_serve``), and the books count what that would have saved.
+        context: What of a conversation must match exactly: ``"exact"``, every earlier turn; ``"rewrite"``, none, as
+            ``rewrite`` makes the last question stand alone; ``"window"``, none, as the last user turns are embedded
+            together and guards see the whole history. See ``docs/multi-turn.md``.
+        rewrite: ``rewrite(history, text) -> text``; needed with ``context="rewrite"``. One that raises means exact
+            tier only for that call.
+        window: How many user turns are embedded together with ``context="window"``.
         verifier: A second opinion (:mod:`semcache.verifiers`) on the nearest candidate that would not be served
             by itself. It may overrule ``wording``, ``question`` and the probability, and no other guard.
         verify_from: Least cosine worth a second opinion; needed with a verifier.
@@ -126,6 +134,9 @@ class Policy:
     guards: tuple[str, ...] = tuple(GUARDS)
     semantic: bool = True
     mode: Mode = "live"
+    context: Context = "exact"
+    rewrite: Rewrite | None = None
+    window: int = 3
     verifier: Verifier | None = None
     verify_from: float | None = None
     verify_at_least: float = 0.9
@@ -158,11 +169,20 @@ class Policy:
         _check_range("embed_budget_s", self.embed_budget_s, 0.0, math.inf)
         if self.secrets not in MODES:
             raise ConfigurationError(f"secrets is one of {', '.join(MODES)}, not {self.secrets!r}")
+        self._check_context()
         self._check_audits()
         if self.k < 1:
             raise ConfigurationError(f"k must be at least 1, not {self.k}")
         if self.verifier is not None and self.verify_from is None:
             raise ConfigurationError("a verifier needs verify_from: the least cosine worth a second opinion")
+
+    def _check_context(self) -> None:
+        if self.context not in CONTEXTS:
+            raise ConfigurationError(f"context is one of {', '.join(CONTEXTS)}, not {self.context!r}")
+        if (self.context == "rewrite") != (self.rewrite is not None):
+            raise ConfigurationError('context="rewrite" and a callable to rewrite with need each other')
+        if self.window < 1:
+            raise ConfigurationError(f"window must be at least 1, not {self.window}")
 
     def _check_audits(self) -> None:
         _check_range("audit_rate", self.audit_rate, 0.0, 1.0)

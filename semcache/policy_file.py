@@ -31,6 +31,8 @@ _POLICY: Final[_Fields] = {
     "verify_from": "number",
     "verify_at_least": "number",
     "verify_within_s": "number",
+    "context": "text",
+    "window": "count",
     "secrets": "text",
     "emails_are_secret": "switch",
     "audit_rate": "number",
@@ -74,6 +76,8 @@ def dumps(policy: Policy) -> str:
     """A policy as TOML. Every value is written, defaults too, so that a later default cannot change an old file."""
     if policy.verifier is not None:
         raise ConfigurationError("a verifier cannot be written to a file; set it in code on the loaded policy")
+    if policy.rewrite is not None:
+        raise ConfigurationError("a rewrite cannot be written to a file; set it in code on the loaded policy")
     lines = _assignments(policy, _POLICY)
     for name, override in policy.namespaces.items():
         lines += ["", f"[namespaces.{_text(name)}]", *_assignments(override, _RULES)]

@@ -1,0 +1,167 @@
+"""The three ways to treat earlier turns, on conversations with labels: how much each hits, and how often wrongly.
+
+Each conversation goes through the real cache (default embedder and guards), in the order of its file. An answer is
+the label of the request that it was given to, so a hit is wrong when the label served is not the label of the request.
+
+- ``canard``: questions in context; the label is the question as a person made it stand alone. Then every such
+  rewrite is asked by itself. ``rewrite`` uses the person's rewrites: what a perfect rewriter would reach.
+- ``sgd``: task dialogues, each turn of the user a request; the label is the dialogue state. ``rewrite`` writes that
+  state out as words: again a perfect rewriter.
+- ``fow_conv``: pairs of conversations with (nearly) one last message; the first is stored, the second asked.
+  ``rewrite`` strings all user turns together, the simplest rewriter there is: no label tells what a good one says.
+
+The article and section that canard names in a system message are left out, which makes it harder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from benchmarks.rows import emit
+from semcache import Policy, SemanticCache
+from semcache.context import MODES, Context, Turns, alone, loosen, windowed
+from semcache.guards import fold
+from semcache.intervals import clopper_pearson
+from semcache.types import Reply, Request
+
+Messages = list[dict[str, str]]
+STRETCH = 512
+"""Requests whose texts are embedded together; fewer than the embedding queue remembers."""
+
+
+class Asked(NamedTuple):
+    """One request. ``group`` keeps pairs that have nothing to do with each other apart; ``rewrite`` is the gold one."""
+
+    messages: Messages
+    label: str
+    group: str | None = None
+    rewrite: str | None = None
+
+
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
+        yield from map(json.loads, file)
+
+
+def plain(messages: Sequence[Mapping[str, Any]]) -> Messages:
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def canard(folder: Path) -> Iterator[Asked]:
+    found = list(rows(folder / "context" / "canard_dev.jsonl.gz"))
+    for row in found:
+        history = [message for message in plain(row["history"]) if message["role"] != "system"]
+        yield Asked([*history, user(row["last"])], fold(row["rewrite"]), None, row["rewrite"])
+    for row in found:
+        yield Asked([user(row["rewrite"])], fold(row["rewrite"]))
+
+
+def sgd(folder: Path) -> Iterator[Asked]:
+    for row in rows(folder / "chats" / "sgd_dev.jsonl.gz"):
+        messages = plain(row["messages"])
+        for at, message in enumerate(row["messages"]):
+            if message["role"] == "user":
+                yield Asked(messages[: at + 1], message["key"], None, spoken(message["state"]))
+
+
+def fow_conv(folder: Path) -> Iterator[Asked]:
+    for row in rows(folder / "chats" / "fow_conv_dev.jsonl.gz"):
+        for side in ("a", "b"):
+            messages = plain(row[side])
+            asked = " ".join(message["content"] for message in messages if message["role"] == "user")
+            yield Asked(messages, row["id"] if row["label"] else row["id"] + side, row["id"], asked)
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def spoken(state: Sequence[Mapping[str, Any]]) -> str:
+    frames = []
+    for frame in state:
+        slots = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in sorted(frame["slots"].items()))
+        wanted = ", ".join(sorted(name.replace("_", " ") for name in frame["requested"]))
+        frames.append(f"{frame['service'].split('_')[0]}: {frame['intent']} {slots}; tell me {wanted or 'the result'}")
+    return ". ".join(frames) or "Nothing else"
+
+
+SETS = {"canard": canard, "sgd": sgd, "fow_conv": fow_conv}
+
+
+def replay(asked: Sequence[Asked], mode: Context, window: int) -> Counter[str]:
+    """Requests, hits and wrong hits, the hits by layer."""
+    gold = {orjson.dumps(one.messages): one.rewrite for one in asked if one.rewrite is not None}
+
+    def rewrite(history: Turns, text: str) -> str:
+        return gold[orjson.dumps([*history, user(text)])] or text
+
+    policy = Policy(context=mode, window=window, rewrite=rewrite if mode == "rewrite" else None)
+    count: Counter[str] = Counter()
+    with SemanticCache.open("memory://", policy=policy) as cache:
+        assert cache.engine.semantic is not None
+        queue = cache.engine.semantic.queue
+        for at in range(0, len(asked), STRETCH):
+            stretch = [(one, request_of(one)) for one in asked[at : at + STRETCH]]
+            texts = [embedded(request, mode, window, one) for one, request in stretch]
+            queue.embed_many([text for text in dict.fromkeys(texts) if queue.fits(text)])
+            for one, request in stretch:
+                with cache.options(tenant=one.group):
+                    body = orjson.dumps(one.label)
+                    served = cache.engine.run(request, lambda: Reply(None, body))  # noqa: B023
+                count["requests"] += 1
+                if served.outcome.hit:
+                    count[f"{served.outcome.layer}"] += 1
+                    count[f"{served.outcome.layer} wrong"] += served.body != body
+    return count
+
+
+def request_of(one: Asked) -> Request:
+    return Request("bench", {"messages": [*one.messages[:-1], user("$fuzzy")]}, one.messages[-1]["content"])
+
+
+def embedded(request: Request, mode: Context, window: int, one: Asked) -> str:
+    request = loosen(request, mode, window)
+    text = request.text or ""
+    if not request.history:
+        return text
+    return windowed(request, window).embedded if mode == "window" else alone(one.rewrite or text).embedded
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with chats/ and context/")
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--window", type=int, default=3)
+    options = parser.parse_args()
+    for name in options.sets:
+        asked = list(SETS[name](options.data))
+        for mode in options.modes:
+            count = replay(asked, mode, options.window)
+            hits, wrong = (count[f"exact{end}"] + count[f"semantic{end}"] for end in ("", " wrong"))
+            emit(
+                f"context.{name}.{mode}",
+                wrong,
+                "wrong hits",
+                goal=0 if mode == "exact" else None,
+                requests=count["requests"],
+                hits=hits,
+                exact=count["exact"],
+                hit_rate=round(hits / count["requests"], 4),
+                false_hit_rate=[round(x, 4) for x in (wrong / hits, *clopper_pearson(wrong, hits))] if hits else None,
+                unsafe_served_rate=[
+                    round(x, 5) for x in (wrong / count["requests"], *clopper_pearson(wrong, count["requests"]))
+                ],
+            )
+
+
+if __name__ == "__main__":
+    main()
