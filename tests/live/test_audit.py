@@ -1,0 +1,345 @@
+"""Audits through the whole cache: behind the caller's back, at every edge, and to the end of a broken budget."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+
+import openai
+import pytest
+from bank import ANSWER, OTHER, RESET, RESET_AGAIN, Upstream, eventually
+from click.testing import CliRunner
+
+from semcache import AsyncSemanticCache, ConfigurationError, Policy, SemanticCache, last_outcome
+from semcache.books import Line
+from semcache.cli import main
+from semcache.live import audit as module
+from semcache.live.record import Standing
+from semcache.testing.upstream import Upstream as Provider
+from semcache.types import Reply, Request, Usage
+
+ALL = Policy(audit_rate=1.0)
+BUDGET = Policy(audit_rate=1.0, max_false_hit_rate=0.05)
+BRANCH = "Where is my nearest branch?"
+
+
+def equal(question, stored_question, stored_answer, fresh_answer):
+    """The stored answers of these tests are right exactly if they are still given."""
+    return stored_answer == fresh_answer
+
+
+def settled(cache):
+    """How the default namespace stands once nothing is under way."""
+    assert cache.engine.auditor.wait(20)
+    return cache.stats().live.get("default", Standing())
+
+
+def test_only_semantic_hits_are_audited_and_booked_on_their_own_line():
+    usage = Usage(1000, 500)
+    with SemanticCache(store="memory://", policy=ALL, judge=equal) as cache:
+
+        def ask(text):
+            request = Request("api", {}, text, model="gpt-5-mini")
+            return cache.engine.run(request, lambda: Reply(None, b'"a"', usage)).outcome.layer
+
+        assert [ask(text) for text in (RESET, RESET, RESET_AGAIN, OTHER)] == [None, "exact", "semantic", None]
+        assert settled(cache) == Standing(audited=1)
+        totals = cache.stats().ledger.totals
+    assert totals.audit == Line(calls=1, tokens=1500, usd_micro=1250)
+    assert (totals.requests, totals.saved.calls, totals.spent.calls) == (4, 2, 2)
+
+
+def test_a_wrong_answer_is_seen_and_its_pair_never_matches_again(lasting_url):
+    up = Upstream()
+    with SemanticCache.open(lasting_url, policy=ALL, judge=equal) as cache:
+        ask = cache.wrap(up.ask, name="ask")
+        ask(RESET)
+        up.answer = "That has changed."
+        assert ask(RESET_AGAIN) == ANSWER
+        assert settled(cache) == Standing(audited=1, wrong=1)
+        assert ask(RESET_AGAIN) == "That has changed."
+        assert ask(RESET) == ANSWER  # its own question it still answers
+    with SemanticCache.open(lasting_url) as later:
+        assert later.stats().live == {"default": Standing(audited=1, wrong=1)}
+        assert "audited hits wrong" in CliRunner().invoke(main, ["stats", "--store", lasting_url]).stdout
+
+
+def test_the_judge_gets_texts():
+    seen = []
+    up = Upstream()
+    with SemanticCache(store="memory://", policy=ALL, judge=lambda *texts: seen.append(texts)) as cache:
+        ask = cache.wrap(up.ask)
+        ask(RESET)
+        up.answer = "Fresh."
+        ask(RESET_AGAIN)
+        assert settled(cache) == Standing(unknown=1)
+    assert seen == [(RESET_AGAIN, RESET, ANSWER, "Fresh.")]
+
+
+def test_without_a_judge_equal_answers_agree_and_of_others_nothing_is_known():
+    up = Upstream()
+    with SemanticCache(store="memory://", policy=ALL) as cache:
+        ask = cache.wrap(up.ask)
+        ask(RESET)
+        ask(RESET_AGAIN)
+        assert settled(cache) == Standing(agreed=1)
+        up.answer = "Worded in another way."
+        ask(RESET_AGAIN)
+        assert settled(cache) == Standing(agreed=1, unknown=1)
+
+
+def test_the_caller_never_waits_and_what_is_too_much_is_dropped(monkeypatch):
+    monkeypatch.setattr(module, "QUEUE_LENGTH", 3)
+    up, open_gate = Upstream(), threading.Event()
+
+    def slow(prompt):
+        if up.calls:
+            open_gate.wait(30)
+        return up.ask(prompt)
+
+    with SemanticCache(store="memory://", policy=ALL, judge=equal) as cache:
+        ask = cache.wrap(slow)
+        ask(RESET)
+        for _ in range(20):
+            assert ask(RESET_AGAIN) == ANSWER
+        assert up.calls == 1  # all served, none audited yet
+        open_gate.set()
+        standing = settled(cache)
+        assert standing.audited + standing.dropped == 20
+        assert 3 <= standing.audited <= 3 + module.WORKERS
+
+
+def test_a_share_is_audited():
+    up = Upstream()
+    with SemanticCache(store="memory://", policy=Policy(audit_rate=0.3), judge=equal) as cache:
+        ask = cache.wrap(up.ask)
+        ask(RESET)
+        for _ in range(200):
+            ask(RESET_AGAIN)
+        standing = settled(cache)
+    assert 60 - 5 * 6.5 < standing.audited + standing.dropped < 60 + 5 * 6.5
+
+
+@pytest.mark.parametrize("fails", ["upstream", "judge"])
+def test_what_fails_in_an_audit_is_an_event(fails):
+    up, events = Upstream(), []
+
+    def upstream(prompt):
+        if up.calls and fails == "upstream":
+            raise ConnectionError("the provider is down")
+        return up.ask(prompt)
+
+    def judge(*texts):
+        raise KeyError("mine")
+
+    with SemanticCache(store="memory://", policy=ALL, judge=judge) as cache:
+        cache.on_event(events.append)
+        ask = cache.wrap(upstream)
+        ask(RESET)
+        assert ask(RESET_AGAIN) == ANSWER
+        assert settled(cache) == Standing(failed=1)
+    (event,) = events
+    assert (event.kind, type(event.error)) == ("audit_error", ConnectionError if fails == "upstream" else KeyError)
+
+
+def test_an_audit_asks_what_was_asked_even_if_the_caller_goes_on_with_the_messages():
+    asked, gate = [], threading.Event()
+
+    def chat(messages):
+        if asked:
+            gate.wait(30)
+        asked.append([message["content"] for message in messages])
+        return ANSWER
+
+    with SemanticCache(store="memory://", policy=ALL, judge=equal) as cache:
+        ask = cache.wrap(chat)
+        ask([{"role": "user", "content": RESET}])
+        messages = [{"role": "user", "content": RESET_AGAIN}]
+        messages.append({"role": "assistant", "content": ask(messages)})
+        gate.set()
+        assert settled(cache) == Standing(audited=1)
+    assert asked == [[RESET], [RESET_AGAIN]]
+
+
+def test_streams_are_read_to_their_end_in_the_background():
+    up = Upstream()
+    with SemanticCache(store="memory://", policy=ALL, judge=equal) as cache:
+        stream = cache.wrap(up.stream)
+        assert list(stream(RESET)) == list(stream(RESET_AGAIN)) == ANSWER.split()
+        assert settled(cache) == Standing(audited=1)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_on_an_event_loop(streams):
+    up, seen = Upstream(), []
+
+    def judge(*texts):
+        seen.append(texts)
+        return equal(*texts)
+
+    async with AsyncSemanticCache(store="memory://", policy=ALL, judge=judge) as cache:
+        stream, ask = cache.wrap(up.astream), cache.wrap(up.aask)
+
+        async def answer(question):
+            return " ".join([word async for word in stream(question)]) if streams else await ask(question)
+
+        assert await answer(RESET) == await answer(RESET_AGAIN) == ANSWER
+        assert last_outcome().layer == "semantic"
+        assert await asyncio.to_thread(cache.engine.auditor.wait, 20)
+        assert (await cache.stats()).live == {"default": Standing(audited=1)}
+        up.answer = "It has changed."
+        assert await answer(RESET_AGAIN) == ANSWER
+        assert await asyncio.to_thread(cache.engine.auditor.wait, 20)
+        assert (await cache.stats()).live["default"].wrong == 1
+    assert len(seen) == 2
+
+
+def test_audits_that_an_ending_loop_cancels_count_as_dropped():
+    cache = SemanticCache(store="memory://", policy=ALL, judge=equal)
+    up = Upstream()
+
+    async def slow(prompt):
+        if up.calls:
+            await asyncio.sleep(60)
+        return up.ask(prompt)
+
+    async def main():
+        ask = cache.wrap(slow)
+        await ask(RESET)
+        assert await ask(RESET_AGAIN) == ANSWER
+
+    asyncio.run(main())
+    assert settled(cache) == Standing(dropped=1)
+    cache.close()
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_through_an_sdk_client(streams):
+    with Provider(answers={RESET: ANSWER, RESET_AGAIN: ANSWER}) as up:
+        client = openai.OpenAI(base_url=up.openai_url, api_key="k", max_retries=0)
+        with client, SemanticCache(store="memory://", policy=ALL, judge=equal) as cache:
+            wrapped = cache.wrap(client)
+
+            def ask(text):
+                messages = [{"role": "user", "content": text}]
+                answer = wrapped.chat.completions.create(model="gpt-5-mini", messages=messages, stream=streams)
+                if not streams:
+                    return answer.choices[0].message.content
+                return "".join(c.choices[0].delta.content or "" for c in answer if c.choices)
+
+            assert ask(RESET) == ask(RESET_AGAIN) == ANSWER
+            assert settled(cache) == Standing(audited=1)
+            audit = cache.stats().ledger.totals.audit
+    assert (audit.calls, audit.unpriced) == (1, 0)
+
+
+def break_budget(cache, ask, up):
+    """Two wrong hits of two audited, which is enough at 5 %."""
+    up.answer = ANSWER
+    ask(RESET)
+    ask(OTHER)
+    up.answer = "It has changed."
+    ask(RESET_AGAIN)
+    settled(cache)
+    ask(OTHER.lower())
+    return settled(cache)
+
+
+def test_a_broken_budget_ends_semantic_hits_in_every_cache_on_the_store(lasting_url):
+    up, heard, events = Upstream(), [], []
+    with (
+        SemanticCache.open(lasting_url, policy=BUDGET, judge=equal) as cache,
+        SemanticCache.open(lasting_url) as other,
+    ):
+        cache.on_event(events.append)
+        other.on_event(heard.append)
+        ask, other_ask = cache.wrap(up.ask, name="ask"), other.wrap(up.ask, name="ask")
+        ask(BRANCH)
+        assert other_ask(BRANCH.lower()) == ANSWER
+        assert last_outcome().layer == "semantic"
+        assert break_budget(cache, ask, up) == Standing(audited=2, wrong=2, off=True)
+        assert [event.kind for event in events] == ["semantic_off"]
+
+        assert other_ask(BRANCH) == ANSWER  # the exact tier goes on
+        eventually(lambda: other_ask.request and not _serves(other, other_ask.request(BRANCH.lower())))
+        assert [event.kind for event in heard] == ["semantic_off"]
+        assert "2 of 2 audited hits were wrong" in other.explain(other_ask.request(BRANCH.lower())).reason
+
+        assert other_ask(BRANCH.lower()) == "It has changed."
+        outcome = last_outcome()
+        assert outcome.reason.startswith("semantic tier off")
+        assert (outcome.would_serve.layer, outcome.stored) == ("semantic", True)
+        assert other_ask(BRANCH.lower()) == "It has changed."
+        assert last_outcome().layer == "exact"
+
+        child = f"""
+from semcache import SemanticCache
+with SemanticCache.open({lasting_url!r}) as cache:
+    print(cache.stats().live["default"].off, cache.resume("default"), cache.stats().live["default"].off)
+"""
+        environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+        run = subprocess.run(
+            [sys.executable, "-c", child], env=environment, capture_output=True, text=True, check=True, timeout=60
+        )
+        assert run.stdout.split() == ["True", "True", "False"]
+        eventually(lambda: _serves(other, other_ask.request("Where is my nearest branch??")))
+    assert [event.kind for event in heard] == ["semantic_off", "semantic_on"]
+
+
+def _serves(cache, request):
+    return cache.lookup(request).outcome.hit
+
+
+def test_while_it_is_off_withheld_hits_are_audited_for_nothing_until_it_comes_back(monkeypatch):
+    monkeypatch.setattr("semcache.live.evidence.clean_audits", lambda budget, confidence: 3)
+    up = Upstream()
+    with SemanticCache(store="memory://", policy=BUDGET, judge=equal) as cache:
+        ask = cache.wrap(up.ask)
+        assert break_budget(cache, ask, up).off
+        up.answer = ANSWER
+        ask(BRANCH)
+        for marks in ("??", "???", "?!"):
+            calls = up.calls
+            ask(BRANCH + marks)
+            assert last_outcome().would_serve.layer == "semantic"
+            settled(cache)
+            assert last_outcome().would_serve.agrees is True
+            assert up.calls == calls + 1  # the call that the caller made is the fresh answer
+        assert settled(cache) == Standing()
+        ask(BRANCH + "!!")
+        assert last_outcome().layer == "semantic"
+
+
+def test_shadow_mode_audits_with_the_answers_that_it_has():
+    up = Upstream()
+    with SemanticCache(store="memory://", policy=Policy(mode="shadow", audit_rate=1.0), judge=equal) as cache:
+        ask, stream = cache.wrap(up.ask), cache.wrap(up.stream)
+        for question in (RESET, RESET_AGAIN):
+            ask(question)
+            list(stream(question))
+        assert settled(cache) == Standing(audited=2)
+        up.answer = "It has changed."
+        ask(RESET_AGAIN)
+        outcome = last_outcome()
+        assert settled(cache) == Standing(audited=3, wrong=1)
+        assert outcome.would_serve.agrees is False
+        assert cache.stats().ledger.totals.audit == Line()
+
+
+def test_what_cannot_work_is_refused():
+    with pytest.raises(ConfigurationError, match="needs a judge"):
+        SemanticCache(store="memory://", policy=BUDGET)
+    with pytest.raises(ConfigurationError, match="audit_rate"):
+        Policy(max_false_hit_rate=0.01)
+    for wrong in ({"audit_rate": 1.5}, {"audit_rate": 1.0, "max_false_hit_rate": 0.0}, {"audit_confidence": 1.0}):
+        with pytest.raises(ConfigurationError):
+            Policy(**wrong)
+
+
+def test_the_audit_settings_live_in_policy_files(tmp_path):
+    policy = Policy(audit_rate=0.25, max_false_hit_rate=0.01, audit_confidence=0.99)
+    policy.save(tmp_path / "policy.toml")
+    assert Policy.load(tmp_path / "policy.toml") == policy

@@ -1,0 +1,164 @@
+"""The shared record: several processes on one store, trouble, bounds, switching off and on."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from semcache import Policy
+from semcache.cli import main
+from semcache.errors import StoreError
+from semcache.live import evidence as module
+from semcache.live.evidence import Evidence
+from semcache.live.record import PREFIX, Standing, Verdicts
+from semcache.stores import MemoryStore, open_store
+
+BUDGET = Policy(audit_rate=1.0, max_false_hit_rate=0.1)
+CLEAN = 29
+
+
+class FailingStore(MemoryStore):
+    down = False
+
+    def add_counters(self, deltas):
+        if self.down:
+            raise StoreError("down")
+        super().add_counters(deltas)
+
+    def counters(self, prefix=""):
+        if self.down:
+            raise StoreError("down")
+        return super().counters(prefix)
+
+
+@pytest.fixture
+def store():
+    return FailingStore()
+
+
+@pytest.fixture
+def events():
+    return []
+
+
+@pytest.fixture
+def evidence(store, events):
+    return Evidence(store, BUDGET, events.append)
+
+
+def other_on(store, events=None):
+    return Evidence(store, BUDGET, (lambda event: None) if events is None else events.append)
+
+
+def audit(evidence, *verdicts, namespace="n"):
+    for id, right in enumerate(verdicts):
+        evidence.audited(namespace, id, right, judged=True)
+
+
+def test_what_one_process_learns_the_other_knows(lasting_url):
+    store, same = open_store(lasting_url), open_store(lasting_url)
+    one, two = other_on(store), other_on(same)
+    audit(one, True, False, None)
+    audit(two, True)
+    two.reported("n", 7, right=True)
+    two.reported("n", 7, right=False)
+    one.failed("n")
+    expected = Standing(audited=3, wrong=1, unknown=1, failed=1, reported_right=1, reported_wrong=1)
+    assert one.standings() == two.standings() == {"n": expected}
+    store.close()
+    same.close()
+
+
+def test_a_broken_budget_switches_the_namespace_off_for_all_and_says_so(store, evidence, events):
+    heard = []
+    other = other_on(store, heard)
+    audit(evidence, *[True] * 10, *[False] * 10)
+    assert evidence.off("n").startswith("semantic tier off: ")
+    assert evidence.off("another") == ""
+    assert [event.kind for event in events] == ["semantic_off"]
+    other.refresh()
+    assert other.off("n") == evidence.off("n")
+    assert [event.kind for event in heard] == ["semantic_off"]
+
+
+def test_within_a_second_others_are_not_asked(store, evidence, monkeypatch):
+    reads = []
+    monkeypatch.setattr(store, "counters", lambda prefix: reads.append(prefix) or {})
+    for _ in range(100):
+        evidence.refresh()
+    assert reads == [PREFIX]
+
+
+def test_an_audit_that_cannot_say_wrong_makes_no_rate(evidence):
+    for _ in range(50):
+        evidence.audited("n", 1, True, judged=False)
+    assert evidence.standings() == {"n": Standing(agreed=50)}
+    assert evidence.weigh("n", 1).slack > 0
+
+
+def test_it_comes_back_after_so_many_clean_audits_in_a_row_and_starts_afresh(evidence, events):
+    audit(evidence, *[False] * 8)
+    frozen = evidence.standings()["n"]
+    audit(evidence, *[True] * (CLEAN - 1), False, *[True] * (CLEAN - 1))
+    off = evidence.standings()["n"]
+    assert (off.off, off.clean, off.audited, off.wrong) == (True, CLEAN - 1, frozen.audited, frozen.wrong)
+    audit(evidence, True)
+    assert evidence.standings()["n"] == Standing()
+    assert [event.kind for event in events] == ["semantic_off", "semantic_on"]
+
+
+def test_a_command_brings_it_back_for_all(lasting_url):
+    store = open_store(lasting_url)
+    evidence = other_on(store)
+    audit(evidence, *[False] * 8)
+    shown = CliRunner().invoke(main, ["stats", "--store", lasting_url]).stdout
+    assert "semantic tier off" in shown
+    assert "semcache resume n" in shown
+    resume = ["resume", "n", "--store", lasting_url]
+    assert "serves again" in CliRunner().invoke(main, resume).stdout
+    assert "was not off" in CliRunner().invoke(main, resume).stdout
+    assert evidence.standings()["n"].off is False
+    assert evidence.off("n") == ""
+    store.close()
+
+
+def test_without_a_budget_nothing_is_switched_off(store):
+    evidence = Evidence(store, Policy(audit_rate=1.0), lambda event: None)
+    audit(evidence, *[False] * 100)
+    assert evidence.off("n") == ""
+
+
+def test_a_failing_store_loses_nothing(store, evidence, events):
+    audit(evidence, True)
+    store.down = True
+    audit(evidence, *[False] * 8)
+    assert evidence.off("n")
+    assert {event.kind for event in events} == {"store_error", "semantic_off"}
+    with pytest.raises(StoreError):
+        evidence.standings()
+    with pytest.raises(StoreError):
+        evidence.resume("n")
+    store.down = False
+    evidence.close()
+    assert other_on(store).standings()["n"].off
+
+
+def test_what_was_dropped_is_written_with_the_next_thing(store, evidence):
+    evidence.dropped("n")
+    assert store.counters() == {}
+    audit(evidence, True)
+    assert evidence.standings()["n"] == Standing(audited=1, dropped=1)
+
+
+def test_records_of_entries_are_bounded_and_the_worst_are_kept(store, evidence, monkeypatch):
+    monkeypatch.setattr(module, "MAX_ENTRIES", 20)
+    for _ in range(2):
+        evidence.reported("n", 1, right=False)
+    for id in range(100, 200):
+        evidence.reported("n", id, right=True)
+    (record,) = module.decode(store.counters(PREFIX)).values()
+    assert len(record.entries) <= 20
+    assert record.entries[1] == Verdicts(0, 2)
+    assert 199 in record.entries
+    assert evidence.weigh("n", 1).barred
+    assert evidence.weigh("n", 100) is None
