@@ -238,15 +238,16 @@ class Engine:
         answer: Any = None
         try:
             while True:
-                step = flow.send(answer)
+                try:
+                    step = flow.send(answer)
+                except StopIteration as stop:  # the flow's own; one that the upstream raises is the caller's
+                    return self._served(ctx, stop.value)
                 if type(step) is not steps.CallUpstream:
                     answer = self._perform[type(step)](step)
                     continue
                 answer = call()
                 if type(answer) is steps.StreamReply:
                     return self._begun(ctx, flow, answer)
-        except StopIteration as stop:
-            return self._served(ctx, stop.value)
         except BaseException as error:
             self._broken(ctx, flow, error)
             raise
@@ -255,15 +256,16 @@ class Engine:
         answer: Any = None
         try:
             while True:
-                step = flow.send(answer)
+                try:
+                    step = flow.send(answer)
+                except StopIteration as stop:  # the flow's own; one that the upstream raises is the caller's
+                    return self._served(ctx, stop.value)
                 if type(step) is not steps.CallUpstream:
                     answer = await self._astep(step)
                     continue
                 answer = await call()
                 if type(answer) is steps.StreamReply:
                     return self._begun(ctx, flow, answer)
-        except StopIteration as stop:
-            return self._served(ctx, stop.value)
         except BaseException as error:
             self._broken(ctx, flow, error)
             raise

@@ -152,6 +152,13 @@ def test_an_exception_reaches_the_caller_as_the_same_object_and_is_not_kept(cach
     assert len(calls) == 2
 
 
+def test_even_a_stop_iteration_reaches_the_caller(cache):
+    empty = cache.wrap(lambda prompt: next(iter(())))
+    with pytest.raises(StopIteration):
+        empty("hi")
+    assert len(cache.engine.flights) == 0
+
+
 @pytest.mark.parametrize("bad", [42, "text", None, SemanticCache, lambda: 1, lambda *, prompt: 1])
 def test_what_cannot_be_wrapped_is_refused(cache, bad):
     with pytest.raises(ConfigurationError):
