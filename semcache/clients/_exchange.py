@@ -51,7 +51,9 @@ class Exchange:
         return Reply(None, None, keep="never", reason="the stream broke off") if body is None else self.recorded(body)
 
     def _reply(self, value: Any, content: bytes, body: dict[str, Any]) -> Reply:
-        storable = self.codec.storable(body)
+        storable, shared = self.codec.storable(body), self.codec.anonymous(body)
+        if shared is not None:
+            content = dumps(shared)
         return Reply(value, content, self.codec.usage(body), storable.keep, storable.reason)
 
 

@@ -18,9 +18,9 @@ upstream has just said to ``question``. It is called on a thread of the cache, n
 def answer_text(body: bytes) -> str:
     """What the reader of an answer reads.
 
-    The text of an OpenAI or Anthropic message, the joined chunks of a generator of strings, a plain string as it is;
-    anything else (tool calls, several choices, other JSON) as JSON with sorted keys, without what differs
-    from call to call.
+    The text of an OpenAI (Chat Completions, Responses) or Anthropic message, the joined chunks of a generator of
+    strings, a plain string as it is; anything else (tool calls, several choices, other JSON) as JSON with sorted
+    keys, without what differs from call to call.
 
     Args:
         body: JSON bytes, as entries keep them.
@@ -34,7 +34,7 @@ def answer_text(body: bytes) -> str:
     if isinstance(value, list) and value and all(isinstance(chunk, str) for chunk in value):
         return "".join(value)
     if isinstance(value, dict):
-        text = _openai_text(value) if "choices" in value else _anthropic_text(value)
+        text = next((text for read in _READERS if (text := read(value)) is not None), None)
         if text is not None:
             return text
         value = {key: item for key, item in value.items() if key not in _OF_THE_CALL}
@@ -62,7 +62,7 @@ _OF_THE_CALL = frozenset({"id", "created", "usage", "model", "system_fingerprint
 
 
 def _openai_text(body: dict[str, Any]) -> str | None:
-    choices = body["choices"]
+    choices = body.get("choices")
     message = choices[0].get("message") if isinstance(choices, list) and len(choices) == 1 else None
     if not isinstance(message, dict) or message.get("tool_calls"):
         return None
@@ -76,3 +76,15 @@ def _anthropic_text(body: dict[str, Any]) -> str | None:
         return None
     texts = [block.get("text") for block in blocks if block.get("type") == "text"]
     return "".join(map(str, texts)) if len(texts) == len(blocks) else None
+
+
+def _responses_text(body: dict[str, Any]) -> str | None:
+    if body.get("object") != "response" or not isinstance(body.get("output"), list):
+        return None
+    items = [item for item in body["output"] if item.get("type") != "reasoning"]
+    if any(item.get("type") != "message" for item in items):
+        return None
+    return "".join(str(part.get("text", "")) for item in items for part in item.get("content") or ())
+
+
+_READERS = (_openai_text, _responses_text, _anthropic_text)

@@ -14,11 +14,12 @@ from typing import Any
 
 from semcache.testing import _upstream_anthropic as anthropic
 from semcache.testing import _upstream_openai as openai
+from semcache.testing import _upstream_responses as responses
 from semcache.testing._upstream_model import Fault, Json, Pace, paces, pieces, respond
 
 CONTROL_PATH = "/_control"
 _RECORDED = 20_000
-_CHAT = {openai.CHAT_PATH: openai, anthropic.MESSAGES_PATH: anthropic}
+_CHAT = {openai.CHAT_PATH: openai, responses.RESPONSES_PATH: responses, anthropic.MESSAGES_PATH: anthropic}
 
 
 class State:

@@ -1,7 +1,7 @@
 """A local provider for tests and the demo: real HTTP, real wire formats, no model.
 
-It runs in a process of its own and speaks OpenAI's Chat Completions, Embeddings and Models, and Anthropic's
-Messages, plain and streamed. Answers are prepared (``answers``) or derived from the request, so that two
+It runs in a process of its own and speaks OpenAI's Chat Completions, Responses, Embeddings and Models, and
+Anthropic's Messages, plain and streamed. Answers are prepared (``answers``) or derived from the request, so that two
 requests that differ in anything but ``stream`` never get equal ones. Standard library only::
 
     with Upstream(answers={"Is it up?": "Yes."}) as up:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from semcache.wire.anthropic import AnthropicMessages
 from semcache.wire.base import Codec, Recorder, Storable
 from semcache.wire.openai_chat import OpenAIChat
+from semcache.wire.openai_responses import OpenAIResponses
 
 __all__ = ["CODECS", "Codec", "Recorder", "Storable", "find"]
 
-CODECS: tuple[Codec, ...] = (OpenAIChat(), AnthropicMessages())
+CODECS: tuple[Codec, ...] = (OpenAIChat(), OpenAIResponses(), AnthropicMessages())
 
 
 def find(method: str, path: str) -> Codec | None:

@@ -94,6 +94,9 @@ class AnthropicMessages:
             return Storable("exact", "reasoning artefacts belong to one prompt")
         return Storable("all")
 
+    def anonymous(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        return None
+
     def usage(self, body: Mapping[str, Any]) -> Usage | None:
         usage = body.get("usage")
         if not isinstance(usage, Mapping):

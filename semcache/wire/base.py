@@ -65,6 +65,9 @@ class Codec(Protocol):
 
     def storable(self, body: Mapping[str, Any]) -> Storable: ...
 
+    def anonymous(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The answer as others may have it, without what it repeats of who asked; ``None`` if that is ``body``."""
+
     def usage(self, body: Mapping[str, Any]) -> Usage | None: ...
 
     def recorder(self, body: Mapping[str, Any], sent: Mapping[str, Any] | None = None) -> Recorder:

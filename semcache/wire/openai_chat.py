@@ -99,6 +99,9 @@ class OpenAIChat:
             return Storable("exact", "moderation results belong to one prompt")
         return Storable("all")
 
+    def anonymous(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        return None
+
     def usage(self, body: Mapping[str, Any]) -> Usage | None:
         usage = body.get("usage")
         if not isinstance(usage, Mapping):

@@ -39,6 +39,25 @@ def openai_plain(body: bytes) -> dict[str, Any]:
     return client.chat.completions.create(model="m", messages=MESSAGES).model_dump()
 
 
+def responses_final(chunks: Sequence[bytes]) -> dict[str, Any]:
+    """The final response that ``responses.stream`` makes of a stream."""
+    client = openai.OpenAI(api_key="k", http_client=_http_client(chunks, "text/event-stream"))
+    with client.responses.stream(model="m", input="hi") as stream:
+        return stream.get_final_response().model_dump()
+
+
+def responses_events(chunks: Sequence[bytes]) -> list[Any]:
+    """The events of ``responses.create(stream=True)``, as the SDK's own types."""
+    client = openai.OpenAI(api_key="k", http_client=_http_client(chunks, "text/event-stream"))
+    with client.responses.create(model="m", input="hi", stream=True) as stream:
+        return list(stream)
+
+
+def responses_plain(body: bytes) -> dict[str, Any]:
+    client = openai.OpenAI(api_key="k", http_client=_http_client([body], "application/json"))
+    return client.responses.parse(model="m", input="hi").model_dump()
+
+
 def anthropic_final(chunks: Sequence[bytes]) -> dict[str, Any]:
     """The final message that ``messages.stream`` makes of a stream."""
     client = anthropic.Anthropic(api_key="k", http_client=_http_client(chunks, "text/event-stream"))
