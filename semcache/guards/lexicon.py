@@ -64,6 +64,9 @@ class Phrases(Generic[V]):
 
     def find(self, folds: Sequence[str], stems: Sequence[str]) -> Iterator[Found[tuple[V, ...]]]:
         """All entries in a text, from the left, longest first, without overlap."""
+        first = self._root.next.keys()
+        if first.isdisjoint(folds) and first.isdisjoint(stems):
+            return
         at = 0
         while at < len(folds):
             hit = None

@@ -8,6 +8,7 @@ a time: the figures for latency are those of the look-up without the embedding, 
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -177,9 +178,10 @@ def replay(cache: SemanticCache, records: Sequence[LogRecord], progress: Progres
         started = time.perf_counter()
         _embed(cache.engine, requests, texts, progress)
         embedded = time.perf_counter()
-        for record, request in zip(stretch, requests, strict=True):
-            played.append(player.play(record, request))
-            progress("replaying", 1)
+        with _collector_paused():
+            for record, request in zip(stretch, requests, strict=True):
+                played.append(player.play(record, request))
+                progress("replaying", 1)
         embedding_s += embedded - started
         lookup_s += time.perf_counter() - embedded
     report = player.report
@@ -188,6 +190,18 @@ def replay(cache: SemanticCache, records: Sequence[LogRecord], progress: Progres
     times = [record.ts for record in records if record.ts is not None]
     span_s = max(times) - min(times) if times else None
     return Replay(report, played, len(texts), embedding_s, lookup_s, span_s)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Hardly anything that a replay makes is garbage: going through all of it again and again takes a sixth of it."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def request_of(record: LogRecord, upstream: str = TENANT) -> Request:
