@@ -7,10 +7,12 @@ answer here; what the upstream raises is thrown into the flow and leaves it as t
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -26,6 +28,7 @@ from semcache.errors import (
     StoreError,
     StoreUnavailable,
     VectorIndexError,
+    VerifierError,
 )
 from semcache.events import EventHook, Hook, emit, logger
 from semcache.flight import Flights, Landed, wait, wait_async
@@ -36,8 +39,11 @@ from semcache.options import USER_TAG, Options, current_options
 from semcache.policy import secret_in
 from semcache.privacy import mask_secrets
 from semcache.types import Event, Outcome, Reply, Request
+from semcache.verifiers import VerifierDesk, resolve
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from semcache.flow import Answered, Call, Flow, Near, Step, StreamReply
     from semcache.ledger import Ledger
     from semcache.live.answers import Judge
@@ -46,7 +52,6 @@ if TYPE_CHECKING:
     from semcache.stores.base import Store
 
 T = TypeVar("T")
-Verifier = Callable[[str, str], float]
 
 _last: ContextVar[Outcome | None] = ContextVar("semcache_last_outcome", default=None)
 
@@ -102,6 +107,7 @@ class Engine:
         self.flights = Flights()
         # Masked requests match again in this process only, unless the store has a secret to share.
         self._mask_key: bytes = getattr(store, "mask_key", None) or os.urandom(32)
+        self._desk = None if policy.verifier is None else VerifierDesk(resolve(policy.verifier))
         self._has_read = False
         self.outcome_hooks: list[Hook] = []
         self.event_hooks = event_hooks
@@ -216,6 +222,8 @@ class Engine:
             self.semantic.mark_wrong(key_id, entry_id)
 
     def close(self) -> None:
+        if self._desk is not None:
+            self._desk.close()
         if self.auditor is not None:
             self.auditor.close()
         self.evidence.close()
@@ -452,17 +460,39 @@ class Engine:
         return await asyncio.to_thread(self._search, step)
 
     def _verify(self, step: steps.Verify) -> float | None:
-        verifier = self.policy.verifier
-        if verifier is None:
-            return None
+        future = self._asked(step)
+        if future is not None and self.policy.verify_within_s:
+            concurrent.futures.wait([future], self.policy.verify_within_s)
+        return self._verdict(future)
+
+    async def _averify(self, step: steps.Verify) -> float | None:
+        future = self._asked(step)
+        if future is not None and not future.done() and self.policy.verify_within_s:
+            done, loop = asyncio.Event(), asyncio.get_running_loop()
+            future.add_done_callback(lambda _: _tell(loop, done))
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(done.wait(), self.policy.verify_within_s)
+        return self._verdict(future)
+
+    def _asked(self, step: steps.Verify) -> Future[float] | None:
         try:
-            return float(verifier(step.query, step.cached))
-        except Exception as error:
+            return None if self._desk is None else self._desk.ask(step.query, step.cached)
+        except CacheTrouble as error:
             self._trouble(error)
             return None
 
-    async def _averify(self, step: steps.Verify) -> float | None:
-        return await asyncio.to_thread(self._verify, step)
+    def _verdict(self, future: Future[float] | None) -> float | None:
+        if future is None:
+            return None
+        if not future.done():
+            if self.policy.verify_within_s:
+                self._trouble(VerifierError(f"no verdict within {self.policy.verify_within_s:g} s"))
+            return None
+        error = future.exception()
+        if error is not None:
+            self._trouble(error if isinstance(error, Exception) else VerifierError(repr(error)))
+            return None
+        return future.result()
 
     def _trouble(self, error: Exception) -> None:
         if isinstance(error, (StoreUnavailable, EmbedderUnavailable)):
@@ -498,6 +528,9 @@ class Pending:
             while True:
                 step = flow.send(self._engine._perform[type(step)](step))
         except StopIteration:
+            pass
+        finally:
+            flow.close()  # cancelled while writing: the flight must end all the same
             self._finish()
 
     async def acomplete(self, reply: Reply) -> None:
@@ -509,6 +542,9 @@ class Pending:
             while True:
                 step = flow.send(await self._engine._astep(step))
         except StopIteration:
+            pass
+        finally:
+            flow.close()  # cancelled while writing: the flight must end all the same
             self._finish()
 
     def abandon(self, reason: str = "the stream was not read to its end") -> None:
@@ -533,6 +569,11 @@ class Pending:
 
 _ALONE = Landed(None)
 _NO_OPTIONS = Options()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> None:
+    with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
+        loop.call_soon_threadsafe(done.set)
 
 
 def _no_fingerprint() -> None:
