@@ -3,14 +3,14 @@
 Each conversation goes through the real cache (default embedder and guards), in the order of its file. An answer is
 the label of the request that it was given to, so a hit is wrong when the label served is not the label of the request.
 
-- ``canard``: questions in context; the label is the question as a person made it stand alone. Then every such
-  rewrite is asked by itself. ``rewrite`` uses the person's rewrites: what a perfect rewriter would reach.
+- ``canard``: questions in context, with the article and section as system message; the label is the question as a
+  person made it stand alone. ``rewrite`` uses the person's rewrites: what a perfect rewriter would reach.
+- ``canard_alone``: after all of these, every rewrite is asked by itself; only that is counted. Its own answer is in the
+  cache, under a conversation.
 - ``sgd``: task dialogues, each turn of the user a request; the label is the dialogue state. ``rewrite`` writes that
   state out as words: again a perfect rewriter.
 - ``fow_conv``: pairs of conversations with (nearly) one last message; the first is stored, the second asked.
   ``rewrite`` strings all user turns together, the simplest rewriter there is: no label tells what a good one says.
-
-The article and section that canard names in a system message are left out, which makes it harder.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Asked(NamedTuple):
     label: str
     group: str | None = None
     rewrite: str | None = None
+    counted: bool = True
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -56,12 +57,16 @@ def plain(messages: Sequence[Mapping[str, Any]]) -> Messages:
 
 
 def canard(folder: Path) -> Iterator[Asked]:
-    found = list(rows(folder / "context" / "canard_dev.jsonl.gz"))
-    for row in found:
-        history = [message for message in plain(row["history"]) if message["role"] != "system"]
-        yield Asked([*history, user(row["last"])], fold(row["rewrite"]), None, row["rewrite"])
-    for row in found:
-        yield Asked([user(row["rewrite"])], fold(row["rewrite"]))
+    for row in rows(folder / "context" / "canard_dev.jsonl.gz"):
+        yield Asked([*plain(row["history"]), user(row["last"])], fold(row["rewrite"]), None, row["rewrite"])
+
+
+def canard_alone(folder: Path) -> Iterator[Asked]:
+    conversations = list(canard(folder))
+    yield from (one._replace(counted=False) for one in conversations)
+    for one in conversations:
+        assert one.rewrite is not None
+        yield Asked([one.messages[0], user(one.rewrite)], one.label)
 
 
 def sgd(folder: Path) -> Iterator[Asked]:
@@ -93,15 +98,15 @@ def spoken(state: Sequence[Mapping[str, Any]]) -> str:
     return ". ".join(frames) or "Nothing else"
 
 
-SETS = {"canard": canard, "sgd": sgd, "fow_conv": fow_conv}
+SETS = {"canard": canard, "canard_alone": canard_alone, "sgd": sgd, "fow_conv": fow_conv}
 
 
 def replay(asked: Sequence[Asked], mode: Context, window: int) -> Counter[str]:
     """Requests, hits and wrong hits, the hits by layer."""
-    gold = {orjson.dumps(one.messages): one.rewrite for one in asked if one.rewrite is not None}
+    gold = {turns(one.messages): one.rewrite for one in asked if one.rewrite is not None}
 
     def rewrite(history: Turns, text: str) -> str:
-        return gold[orjson.dumps([*history, user(text)])] or text
+        return gold[turns([*history, user(text)])]
 
     policy = Policy(context=mode, window=window, rewrite=rewrite if mode == "rewrite" else None)
     count: Counter[str] = Counter()
@@ -116,11 +121,15 @@ def replay(asked: Sequence[Asked], mode: Context, window: int) -> Counter[str]:
                 with cache.options(tenant=one.group):
                     body = orjson.dumps(one.label)
                     served = cache.engine.run(request, lambda: Reply(None, body))  # noqa: B023
-                count["requests"] += 1
-                if served.outcome.hit:
+                count["requests"] += one.counted
+                if one.counted and served.outcome.hit:
                     count[f"{served.outcome.layer}"] += 1
                     count[f"{served.outcome.layer} wrong"] += served.body != body
     return count
+
+
+def turns(messages: Sequence[Mapping[str, Any]]) -> bytes:
+    return orjson.dumps([message for message in messages if message["role"] != "system"])
 
 
 def request_of(one: Asked) -> Request:

@@ -356,7 +356,8 @@ def _semantic(ctx: Call, key: Key, *, explain: bool = False) -> Generator[Step, 
         namespace=ctx.namespace,
         min_similarity=ctx.min_similarity,
         explain=explain,
-        embedder=ctx.fingerprint(),
+        # Probabilities are fitted to single questions; of several turns together every guard has a veto.
+        embedder="" if ctx.request.history and policy.context == "window" else ctx.fingerprint(),
     )
     outcome.seconds["search"] = ctx.tick() - started
     chosen = decision.chosen
