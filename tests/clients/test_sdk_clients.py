@@ -279,11 +279,7 @@ def test_nothing_in_the_client_goes_around_the_transport(sdk: Sdk, up: Upstream,
 async def test_other_endpoints_pass_through(sdk: Sdk, up: Upstream, exact_cache: SemanticCache) -> None:
     client = exact_cache.wrap(sdk.client(up))
     if sdk.is_openai:
-        for _ in range(2):
-            found = await settled(client.embeddings.create(model="text-embedding-3-small", input="hi"))
-            assert len(found.data[0].embedding) > 100
         assert (await settled(client.models.with_raw_response.list())).headers.get("cache-status") is None
-        assert up.calls() == 2
     with pytest.raises(sdk.module.NotFoundError):
         await settled(client.post("/v1/nothing/here", body={"a": 1}, cast_to=object))
 

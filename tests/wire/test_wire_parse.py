@@ -46,7 +46,8 @@ def identity(request: Request) -> tuple[bytes, str | None]:
         ("POST", "/v1/chat/completions/id", None),
         ("POST", "/v1/messages/count_tokens", None),
         ("POST", "/v1/messages/batches", None),
-        ("POST", "/v1/embeddings", None),
+        ("POST", "/v1/embeddings", "openai_embeddings"),
+        ("POST", "/v1/moderations", None),
     ],
 )
 def test_find(method: str, path: str, name: str | None) -> None:
