@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from semcache.cli import Failed
 from semcache.cli._common import F, console, json_option, print_json, safe, warn
 from semcache.cli._tuning import progress as one_bar
 
@@ -234,8 +235,11 @@ def _judge(options: _Options) -> Iterator[Judge | None]:
             yield judge
     elif options.judge_file:
         yield FileJudge(options.judge_file)
+    elif options.judge is not None:
+        sys.path.insert(0, "")  # a judge in the current folder, as with python -m
+        yield load_judge(options.judge)
     else:
-        yield None if options.judge is None else load_judge(options.judge)
+        yield None
 
 
 def _graded(played: Sequence[Compared], judge: Judge, options: _Options) -> list[Compared]:
@@ -250,8 +254,11 @@ def _graded(played: Sequence[Compared], judge: Judge, options: _Options) -> list
         click.echo(f"The judge will be asked of {cost.calls:,} pairs{tokens}, {price}.", err=True)
         if not options.yes and not (sys.stdin.isatty() and click.confirm("Go on?", err=True)):
             raise click.UsageError("not judged; --yes goes on without asking")
-    with one_bar("judging", len(pairs)) as advance:
-        verdicts = ask_judge(judge, pairs, advance)
+    try:
+        with one_bar("judging", len(pairs)) as advance:
+            verdicts = ask_judge(judge, pairs, advance)
+    except Exception as error:  # whatever it raises, it is not the command that is broken
+        raise Failed(f"the judge failed: {type(error).__name__}: {error}") from error
     return [replace(one, replay=judged(one.replay, verdicts)) for one in played]
 
 

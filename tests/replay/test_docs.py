@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,8 @@ def test_the_judge(examples: list[str], tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     (tmp_path / "policy.toml").write_text("guards = []\nmin_probability = 0.0\n")
     prompt = PROMPT.format(asked=ROWS[1]["text"], stored=ROWS[0]["text"])
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     with Upstream(answers={prompt: "no"}) as upstream:
         monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
         monkeypatch.setenv("ANTHROPIC_BASE_URL", upstream.anthropic_url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -145,13 +146,17 @@ def unlabelled(tmp_path: Path) -> Path:
 
 
 def test_a_function_judges(unlabelled: Path, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_judges_of_replay.py").write_text("def never(asked, stored):\n    return 0.1\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    judges = "def never(asked, stored):\n    return 0.1\n\ndef broken(asked, stored):\n    raise OSError('no line')\n"
+    (tmp_path / "my_judges_of_replay.py").write_text(judges)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     args = (unlabelled, "--policy", policy, "--judge", "my_judges_of_replay:never", "--json")
     assert "1 pairs" in run(*args, code=2).stderr
     found = json.loads(run(*args, "--yes").stdout)
     assert (found["hits"], found["wrong_hits"], found["false_hit_rate"]) == (1, 1, 1.0)
     assert found["unsafe_served_rate"] == 0.5
+    broken = run(unlabelled, "--policy", policy, "--judge", "my_judges_of_replay:broken", "--yes", code=1)
+    assert "the judge failed: OSError: no line" in broken.stderr
 
 
 def test_a_file_judges_without_being_paid(unlabelled: Path, policy: Path, tmp_path: Path) -> None:
