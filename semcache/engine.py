@@ -14,7 +14,6 @@ import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from contextvars import ContextVar
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from semcache import flow as steps
@@ -341,7 +340,7 @@ class Engine:
             bypass=bypass,
             refresh=refresh or options.refresh,
             min_similarity=options.min_similarity,
-            off=partial(self.evidence.off, namespace),
+            off=self.evidence.off,
         )
 
     # Steps --------------------------------------------------------------------------------------------------------

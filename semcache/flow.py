@@ -128,7 +128,7 @@ class Call:
         started: ``tick`` at the beginning.
         compared: The text that guards compare and that an entry keeps, if it is not the request's own.
         embedded: The vector of the fuzzy text, once it has been asked for.
-        off: Why the semantic tier of the namespace is off, as of its last look at the store; empty if it is on.
+        off: Why the semantic tier of a namespace is off, as of the last look at the store; empty if it is on.
         found: The entry that a hit served, or that would have answered where it was withheld.
         fresh: What the upstream said instead of a withheld entry.
     """
@@ -148,7 +148,7 @@ class Call:
     bypass: str = ""
     refresh: bool = False
     min_similarity: float | None = None
-    off: Callable[[], str] = lambda: ""
+    off: Callable[[str], str] = lambda namespace: ""
     compared: str | None = None
     embedded: Vector | None = None
     found: Entry | None = None
@@ -458,7 +458,7 @@ def _offer(ctx: Call, entry: Entry, similarity: float, layer: Layer) -> Answered
 
 def _withheld(ctx: Call, layer: Layer) -> str:
     """Why a hit of this layer may not be served; empty if it may."""
-    return SHADOW if ctx.shadow else ctx.off() if layer == "semantic" else ""
+    return SHADOW if ctx.shadow else ctx.off(ctx.namespace) if layer == "semantic" else ""
 
 
 def _hit(ctx: Call, entry: Entry, similarity: float, layer: Layer) -> Answered:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Final, Literal, NamedTuple
 
@@ -214,6 +214,16 @@ class Policy:
         from semcache.policy_file import save
 
         save(self, path)
+
+    def offline(self) -> Policy:
+        """The same judgements without what is for live traffic only: shadow mode and audits."""
+        return replace(
+            self,
+            mode="live",
+            audit_rate=0.0,
+            max_false_hit_rate=None,
+            namespaces={name: replace(override, mode=None) for name, override in self.namespaces.items()},
+        )
 
     def threshold_for(self, namespace: str) -> float:
         override = self.namespaces.get(namespace)

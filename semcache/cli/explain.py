@@ -70,9 +70,10 @@ def explain(text: str, store_url: str, policy: str | None, scopes: int, as_json:
     user text only. Nothing is served, stored or booked.
     """
     from semcache.cache import SemanticCache
+    from semcache.live.answers import same_answer
 
     must_exist(store_url)
-    with SemanticCache(store=store_url, policy=policy) as cache:
+    with SemanticCache(store=store_url, policy=policy, judge=same_answer) as cache:
         cache.engine.store.ping()
         cache.on_event(warn)
         size = cache.engine.store.stats()

@@ -208,7 +208,7 @@ def _played(
     # A ledger with a store of its own, so that a replay is never in the books of real traffic.
     ledger = Ledger(MemoryStore())
     with SemanticCache(
-        store=open_store(options.store_url), policy=policy, embedder=embedder, ledger=ledger, tenant=TENANT
+        store=open_store(options.store_url), policy=policy.offline(), embedder=embedder, ledger=ledger, tenant=TENANT
     ) as cache:
         cache.on_event(warn)
         yield Compared(name, policy, play(cache, records, advance))

@@ -137,8 +137,12 @@ class Auditor:
         return True
 
     def close(self) -> None:
-        """Wait a little for what is under way, and take no more."""
-        self.wait(CLOSE_WAIT_S)
+        """Wait a little for what is under way, and take no more.
+
+        Called on an event loop's own thread it does not wait: the audits on that loop could not go on meanwhile.
+        """
+        if not _on_event_loop():
+            self.wait(CLOSE_WAIT_S)
         self._closed = True
 
     # On the caller's thread ---------------------------------------------------------------------------------------
@@ -230,8 +234,18 @@ class Auditor:
         return reply.body
 
     def _failed(self, audit: Audit, error: Exception) -> None:
+        if self._closed:
+            return  # so is the store, and that may be why
         self._emit(Event("audit_error", f"an audit came to nothing: {error}", error))
         self._evidence.failed(audit.outcome.namespace)
+
+
+def _on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _drain(stream: StreamReply) -> Any:

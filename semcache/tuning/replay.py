@@ -153,6 +153,7 @@ def replay_cache(
     """
     clock = LogClock()
     store = MemoryStore(max_entries, None, clock=clock)
+    policy = None if policy is None else policy.offline()
     with SemanticCache(
         store=store, policy=policy, embedder=embedder, ledger=Ledger(MemoryStore()), tenant=TENANT, clock=clock
     ) as cache:

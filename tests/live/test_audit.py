@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -216,6 +217,54 @@ def test_audits_that_an_ending_loop_cancels_count_as_dropped():
     cache.close()
 
 
+async def test_closing_on_the_loop_itself_does_not_wait_for_what_that_loop_has_to_do():
+    up, started = Upstream(), asyncio.Event()
+
+    async def endless(prompt):
+        if up.calls:
+            started.set()
+            await asyncio.Event().wait()
+        return up.ask(prompt)
+
+    cache = SemanticCache(store="memory://", policy=ALL, judge=equal)
+    ask = cache.wrap(endless)
+    await ask(RESET)
+    await ask(RESET_AGAIN)
+    await started.wait()
+    waits = []
+    cache.engine.auditor.wait = waits.append
+    cache.close()
+    assert waits == []
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_audits_with_threads_of_its_own(tmp_path):
+    url = f"sqlite:///{tmp_path / 'cache.sqlite'}"
+    code = f"""
+import os
+from semcache import Policy, SemanticCache
+cache = SemanticCache.open({url!r}, policy=Policy(audit_rate=1.0), judge=lambda *texts: True)
+ask = cache.wrap(lambda prompt: "answer", name="ask")
+ask({RESET!r})
+ask({RESET_AGAIN!r})
+assert cache.engine.auditor.wait(20)
+child = os.fork()
+ask({RESET_AGAIN!r})
+assert cache.engine.auditor.wait(20)
+cache.close()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+else:
+    os._exit(0)
+"""
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=environment, check=True, timeout=60)
+    with SemanticCache.open(url) as cache:
+        assert cache.stats().live == {"default": Standing(audited=3)}
+
+
 @pytest.mark.parametrize("streams", [False, True])
 def test_through_an_sdk_client(streams):
     with Provider(answers={RESET: ANSWER, RESET_AGAIN: ANSWER}) as up:
@@ -343,3 +392,16 @@ def test_the_audit_settings_live_in_policy_files(tmp_path):
     policy = Policy(audit_rate=0.25, max_false_hit_rate=0.01, audit_confidence=0.99)
     policy.save(tmp_path / "policy.toml")
     assert Policy.load(tmp_path / "policy.toml") == policy
+
+
+def test_explain_and_replay_take_a_policy_that_is_for_live_traffic(tmp_path):
+    policy, log, url = tmp_path / "policy.toml", tmp_path / "log.jsonl", f"sqlite:///{tmp_path / 'cache.sqlite'}"
+    Policy(mode="shadow", audit_rate=1.0, max_false_hit_rate=0.01).save(policy)
+    with SemanticCache.open(url) as cache:
+        cache.store(RESET, ANSWER)
+    explained = CliRunner().invoke(main, ["explain", RESET_AGAIN, "--store", url, "--policy", str(policy)])
+    assert "Miss: shadow mode" in explained.stdout
+    log.write_text("\n".join(json.dumps({"text": text}) for text in (RESET, RESET_AGAIN)))
+    replayed = CliRunner().invoke(main, ["replay", str(log), "--policy", str(policy), "--json"])
+    assert replayed.exit_code == 0, replayed.output
+    assert json.loads(replayed.stdout)["semantic_hits"] == 1

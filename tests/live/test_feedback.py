@@ -52,13 +52,13 @@ def test_a_much_confirmed_entry_answers_a_little_below_the_threshold(lasting_url
         for question in (RESET, OTHER):
             cache.store(question, "answer")
         assert not hits(cache, LOOSER)
-        for _ in range(3 * CONFIRMED):
+        for _ in range(CONFIRMED):
             cache.report_right(cache.lookup(RESET_AGAIN).outcome)
         assert hits(cache, LOOSER)
         eventually(lambda: hits(two, LOOSER))
         with cache.options(min_similarity=threshold):
             assert not hits(cache, LOOSER)
-        assert cache.stats().live == {"default": Standing(reported_right=3 * CONFIRMED)}
+        assert cache.stats().live == {"default": Standing(reported_right=CONFIRMED)}
     code = f"""
 from semcache import Policy, SemanticCache
 with SemanticCache.open({lasting_url!r}, policy=Policy(threshold={threshold!r})) as cache:
