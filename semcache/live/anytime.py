@@ -28,7 +28,8 @@ def log_e_value(trials: int, wrong: int, budget: float) -> float:
     """Natural logarithm of the bet against "the rate is at most ``budget``".
 
     The mean of the likelihood ratio (p/p0)^w ((1-p)/(1-p0))^(n-w) over p ~ Beta(1, 1/(4 p0)), cut off below p0. Each
-    factor has an expectation of at most 1 under every rate up to p0, which makes it a test of all of them.
+    factor has an expectation of at most 1 under every rate up to p0, which makes it a test of all of them. Where far
+    fewer are wrong than the budget allows, it may be ``-inf``: less than a float can hold on the way.
 
     Raises:
         ValueError: Not ``0 <= wrong <= trials``, or ``budget`` outside (0, 1).
@@ -38,7 +39,7 @@ def log_e_value(trials: int, wrong: int, budget: float) -> float:
     right = trials - wrong
     above = incomplete_beta(b + right, a + wrong, 1.0 - budget)
     if above <= 0.0:
-        return -math.inf  # next to nothing of the likelihood lies over the budget
+        return -math.inf
     return (
         _log_beta(a + wrong, b + right)
         + math.log(above)
