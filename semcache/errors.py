@@ -13,7 +13,8 @@
         ├── EntryDamaged        stored bytes that cannot be read as an entry of this version
         ├── EmbedderError       the embedder failed or ran over its time budget
         │   └── EmbedderUnavailable it did so a moment ago; nothing was tried
-        └── VectorIndexError       the vector index failed
+        ├── VectorIndexError       the vector index failed
+        └── VerifierError       the verifier failed, or too many pairs wait for it
 
 A provider's exception is none of these: it reaches the caller as the same object.
 """
@@ -89,3 +90,7 @@ class EmbedderUnavailable(EmbedderError):
 
 class VectorIndexError(CacheTrouble):
     """The vector index failed."""
+
+
+class VerifierError(CacheTrouble):
+    """The verifier failed, was late, or gave no probability."""

@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from semcache.context import MODES as CONTEXTS
 from semcache.context import Context, Rewrite
@@ -30,13 +30,16 @@ from semcache.privacy import MODES, Secrets, find_secret
 from semcache.scoring import WEIGHED, decisive, shipped
 from semcache.types import Candidate, Decision, GuardVerdict, Judged, Request
 
+if TYPE_CHECKING:
+    from semcache.verifiers import Verifier
+
 _SAME_TEXT: Final = 1e-3
 """How far below 1 the cosine of a text with itself may come out (reduced precision of stored vectors)."""
 
 Mode = Literal["live", "shadow"]
 
-Verifier = Callable[[str, str], float]
-"""``verifier(query, cached)`` is the probability in [0, 1] that the cached answer serves the query."""
+VerifyFunction = Callable[[str, str], float]
+"""``verify(query, cached)`` is the probability in [0, 1] that the cached answer serves the query."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ class Policy:
     context: Context = "exact"
     rewrite: Rewrite | None = None
     window: int = 3
-    verifier: Verifier | None = None
+    verifier: Verifier | VerifyFunction | None = None
     verify_from: float | None = None
     verify_at_least: float = 0.9
     verify_within_s: float = 2.0
