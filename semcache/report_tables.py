@@ -37,6 +37,9 @@ def _headroom(analysis: Analysis) -> str:
     parts = [f"Exact repeats: {_percent(headroom['exact_repeat_rate'])} of requests."]
     if there.value is not None:
         parts.append(f"The right answer was in the cache for {_percent(there.value)} of labelled requests.")
+    waiting = analysis.replay.latency_saved_s
+    if waiting is not None and analysis.replay.report.books.hits:
+        parts.append(f"Hits spared {waiting:,.0f} s of waiting, by the log's own times.")
     if scopes.count > 1:
         parts.append(f"{scopes.count:,} scopes, {scopes.alone:,} of one request, which can never hit.")
         least = next(iter(scopes.without.items()), None)

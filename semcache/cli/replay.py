@@ -251,7 +251,8 @@ def _graded(played: Sequence[Compared], judge: Judge, options: _Options) -> list
         cost = cost_of(judge, pairs)
         tokens = "" if cost.tokens is None else f", about {cost.tokens:,} tokens"
         price = "price unknown" if cost.usd_micro is None else f"about ${cost.usd_micro / 1e6:,.4f}"
-        click.echo(f"The judge will be asked of {cost.calls:,} pairs{tokens}, {price}.", err=True)
+        pairs_of_texts = "1 pair of texts" if cost.calls == 1 else f"{cost.calls:,} pairs of texts"
+        click.echo(f"The judge will be asked about {pairs_of_texts}{tokens}, {price}.", err=True)
         if not options.yes and not (sys.stdin.isatty() and click.confirm("Go on?", err=True)):
             raise click.UsageError("not judged; --yes goes on without asking")
     try:

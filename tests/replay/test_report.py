@@ -30,7 +30,7 @@ def run(*args: object, code: int = 0, **kwargs: Any) -> Result:
 
 @pytest.fixture
 def log(tmp_path: Path, log_records: list[LogRecord]) -> Path:
-    rows = [{"text": r.messages[0]["content"], "cls": r.label, "ts": r.ts} for r in log_records]
+    rows = [{"text": r.messages[0]["content"], "cls": r.label, "ts": r.ts, "latency_s": 2} for r in log_records]
     rows += [{"text": HOSTILE, "cls": label, "ts": 1_800_000_000} for label in ("trap", "a wrong hit")]
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in reversed(rows)))
@@ -120,7 +120,12 @@ def test_the_plots_are_pictures(tmp_path: Path, log: Path, policy: Path) -> None
 
 def test_the_tables(log: Path, policy: Path) -> None:
     shown = run(log, "--policy", policy, "--sweep", "0.8:0.9:0.1", "--baselines").stdout
-    for words in ("best baseline at 2% false hits", "threshold 0.8", "The right answer was in the cache for"):
+    for words in (
+        "best baseline at 2% false hits",
+        "threshold 0.8",
+        "The right answer was in the cache for",
+        "s of waiting",
+    ):
         assert words in shown
 
 
@@ -151,7 +156,7 @@ def test_a_function_judges(unlabelled: Path, policy: Path, tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     args = (unlabelled, "--policy", policy, "--judge", "my_judges_of_replay:never", "--json")
-    assert "1 pairs" in run(*args, code=2).stderr
+    assert "about 1 pair of texts, price unknown" in run(*args, code=2).stderr
     found = json.loads(run(*args, "--yes").stdout)
     assert (found["hits"], found["wrong_hits"], found["false_hit_rate"]) == (1, 1, 1.0)
     assert found["unsafe_served_rate"] == 0.5
@@ -176,7 +181,7 @@ def test_a_model_judges_and_is_paid_once(unlabelled: Path, policy: Path, tmp_pat
         env = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": upstream.openai_url, "XDG_CACHE_HOME": str(tmp_path / "cache")}
         args = (unlabelled, "--policy", policy, "--judge-model", "gpt-5-mini", "--json")
         refused = run(*args, code=2, env=env)
-        assert re.search(r"1 pairs, about \d+ tokens, about \$0\.000\d", refused.stderr)
+        assert re.search(r"1 pair of texts, about \d+ tokens, about \$0\.000\d", refused.stderr)
         assert upstream.calls() == 0
         for _ in range(2):
             assert json.loads(run(*args, "--yes", env=env).stdout)["wrong_hits"] == 1
