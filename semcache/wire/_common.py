@@ -63,16 +63,13 @@ def blocks(value: object, what: str) -> list[Block]:
     return value  # type: ignore[return-value]
 
 
-def with_text(request: Request, messages: list[Block], body: Block, bypass: str, *, field: str = "messages") -> Request:
-    """``request`` with the fuzzy text taken out of its normalised ``messages``, and ``body`` as its scope.
-
-    ``field``: where the messages stand in ``body``.
-    """
+def with_text(request: Request, messages: list[Block], body: Block, bypass: str) -> Request:
+    """``request`` with the fuzzy text taken out of its normalised ``messages``, and ``body`` as its scope."""
     split = split_last_user_text(messages)
     exact_only = split.exact_only or ("" if split.text and not split.text.isspace() else "no text to embed")
     return replace(
         request,
-        scope={**request.scope, "body": {**body, field: split.messages}},
+        scope={**request.scope, "body": {**body, "messages": split.messages}},
         text=split.text,
         bypass=bypass or None,
         exact_only=exact_only or None,

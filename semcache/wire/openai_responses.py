@@ -54,12 +54,19 @@ _TRANSPORT_ONLY: Final = frozenset(
 )
 _MARKS: Final = frozenset({"prompt_cache_breakpoint", "cache_control"})
 _HEADERS: Final = ("openai-organization", "openai-project", "openai-beta")
+_OF_ITS_ANSWER: Final = frozenset({"id", "status", "type"})
 # A prompt template lives at the provider, and its newest version may change under its id.
 _SERVER_SIDE: Final = ("previous_response_id", "conversation", "background", "prompt")
 _SEARCH_MODEL: Final = re.compile(r"-search-(preview|api)|-deep-research")
 # Tools that run at the caller's; any other type runs at the provider's. Source: SDK types, 2026-11-21.
-_CLIENT_TOOLS: Final = frozenset(
-    {"apply_patch", "computer", "computer_use_preview", "custom", "function", "local_shell", "namespace"}
+_CLIENT_TOOLS: Final = (
+    "apply_patch",
+    "computer",
+    "computer_use_preview",
+    "custom",
+    "function",
+    "local_shell",
+    "namespace",
 )
 _CHAINABLE: Final = "store: a later request may continue from this answer (send store=False to match by meaning)"
 
@@ -93,8 +100,12 @@ class OpenAIResponses:
             bypass = _bypass(body, items)
         except UnknownShape as surprise:
             return replace(request, bypass=str(surprise))
-        seen = {**without(body, _TRANSPORT_ONLY.union(_SERVER_SIDE)), "store": body.get("store") is not False}
-        request = with_text(request, items, seen, bypass, field="input")
+        # The items stand in the scope as messages do in that of any other format (``semcache.context``).
+        seen = {
+            **without(body, _TRANSPORT_ONLY.union(_SERVER_SIDE, ("input",))),
+            "store": body.get("store") is not False,
+        }
+        request = with_text(request, items, seen, bypass)
         if seen["store"] and not request.exact_only:
             return replace(request, exact_only=_CHAINABLE)
         return request
@@ -159,7 +170,8 @@ def _normal_item(item: Block) -> Block:
     if "role" in normal and "content" in normal:
         expect(isinstance(normal["content"], (str, list)), "message content")
         if normal.get("type") == "message":
-            del normal["type"]
+            # An earlier answer handed back whole says the same as its role and text alone.
+            normal = without(normal, _OF_ITS_ANSWER)
     for field in ("content", "output"):
         if isinstance(normal.get(field), list):
             normal[field] = [_normal_part(part) for part in blocks(normal[field], f"{field} parts")]
@@ -168,7 +180,9 @@ def _normal_item(item: Block) -> Block:
 
 def _normal_part(part: Block) -> Block:
     normal = without(part, _MARKS)
-    if normal.get("type") == "input_text":
+    if normal.get("type") == "output_text":
+        normal = {name: value for name, value in normal.items() if value or name not in ("annotations", "logprobs")}
+    if normal.get("type") in ("input_text", "output_text"):
         normal["type"] = "text"
     normal.update({name: digest_data_url(normal[name]) for name in ("image_url", "file_url") if name in normal})
     data = normal.get("file_data")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from semcache.context import loosen
 from semcache.keys import canonical
 from semcache.live.answers import answer_text
 from semcache.types import Request, Usage
@@ -79,6 +80,19 @@ def test_the_last_text_part_is_fuzzy_and_everything_before_is_exact() -> None:
     assert of("s", "a", "b").scope == of("s", "a", "c").scope
     assert of("s", "a", "b").scope != of("s", "x", "b").scope
     assert of("s", "a", "b").scope != of("x", "a", "b").scope
+
+
+def test_an_earlier_answer_is_its_text_however_it_is_handed_back() -> None:
+    part = {"type": "output_text", "text": "Which one?", "annotations": [], "logprobs": []}
+    whole = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+    short = {"role": "assistant", "content": [{"type": "output_text", "text": "Which one?"}]}
+    requests = [parse(ask([user("Delete it."), turn, user("The first.")])) for turn in (whole, short)]
+    assert identity(requests[0]) == identity(requests[1])
+    cited = {**whole, "content": [{**part, "annotations": [{"type": "file_path", "file_id": "f", "index": 0}]}]}
+    assert identity(parse(ask([user("Delete it."), cited, user("The first.")]))) != identity(requests[0])
+    loose = loosen(requests[0], "window", 2)
+    assert [turn["role"] for turn in loose.history] == ["user", "assistant"]
+    assert loose.scope != requests[0].scope
 
 
 def test_the_marker_cannot_be_forged() -> None:
