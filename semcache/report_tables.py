@@ -45,7 +45,7 @@ def _headroom(analysis: Analysis) -> str:
         least = next(iter(scopes.without.items()), None)
         if least is not None and least[1] < scopes.count:
             parts.append(f"Without {least[0]} there would be {least[1]:,}.")
-    return " ".join(parts)
+    return "\n".join(parts)
 
 
 def _policies(analysis: Analysis) -> Table | None:
