@@ -20,7 +20,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; background: #f5f7fa
 main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.5rem 4rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .2rem; }
 h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; }
-p.note, td.note { color: #616e7c; }
+p.note, td.note, figcaption { color: #616e7c; }
 p { margin: .4rem 0; max-width: 48rem; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(12.5rem, 1fr)); gap: .8rem; margin: 1.4rem 0; }
 .card { background: #fff; border: 1px solid #e4e7eb; border-radius: 8px; padding: .8rem 1rem; }
@@ -85,6 +85,7 @@ def _cards(analysis: Analysis) -> str:
         ("unsafe-served rate", _percent(report.unsafe_served_rate.value, 2), _interval(report.unsafe_served_rate)),
         ("answerable", _percent(there.value), "the right answer was in the cache"),
         ("money saved", "?" if saved is None else f"${saved:,.2f}", _spent(analysis)),
+        ("scopes", f"{analysis.scopes.count:,}", f"{analysis.scopes.alone:,} of one request, which can never hit"),
         ("time saved", "?" if latency is None else _duration(latency), "of waiting, by the log's own times"),
     ]
     body = "".join(
@@ -104,7 +105,7 @@ def _figures(analysis: Analysis) -> Iterable[str]:
         data = base64.b64encode(picture).decode("ascii")
         yield (
             f'<figure><img alt="{escape(name.replace("-", " "))}" src="data:image/svg+xml;base64,{data}">'
-            f'<figcaption class="note">{escape(_FIGURES[name])}</figcaption></figure>'
+            f"<figcaption>{escape(_FIGURES[name])}</figcaption></figure>"
         )
 
 

@@ -144,11 +144,19 @@ def _hits_over_time(figure: Figure, analysis: Analysis) -> None:
     semantic = [100 * window.semantic_hits / window.requests for window in windows]
     axes.bar(x, exact, width, color=BLUE, label="exact")
     axes.bar(x, semantic, width, bottom=exact, color=LIGHT_BLUE, label="semantic")
-    axes.set(xlabel="requests", ylabel="hits, %", title="Hits by layer, from a cold start")
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.set_xlim(0, len(analysis.replay.played))
+    axes.set(ylabel="hits, %", title="Hits by layer, from a cold start")
+    _count_requests(axes, len(analysis.replay.played))
     axes.set_ylim(bottom=0.0)
     axes.legend(loc="upper left", ncols=2, fontsize=9)
+
+
+def _count_requests(axes: Axes, count: int) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("requests")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlim(0, count)
 
 
 def _cumulative(figure: Figure, analysis: Analysis) -> None:
@@ -159,9 +167,8 @@ def _cumulative(figure: Figure, analysis: Analysis) -> None:
     played = analysis.replay.played
     x = np.arange(1, len(played) + 1)
     for axes, title in ((left, "Hits up to here"), (right, "Wrong hits up to here")):
-        axes.set(xlabel="requests", title=title)
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set_xlim(0, len(played))
+        axes.set_title(title)
+        _count_requests(axes, len(played))
     could = np.cumsum([one.answerable is True for one in played])
     if could[-1]:
         left.plot(x, 100 * could / x, color=GREY, linewidth=1.3, linestyle="--", label="the right answer was there")
