@@ -7,7 +7,8 @@ the label of the request that it was given to, so a hit is wrong when the label 
   person made it stand alone. ``rewrite`` uses the person's rewrites: what a perfect rewriter would reach.
 - ``canard_alone``: after all of these, every rewrite is asked by itself; only that is counted. Its own answer is in the
   cache, under a conversation.
-- ``sgd``: task dialogues, each turn of the user a request; the label is the dialogue state. ``rewrite`` writes that
+- ``sgd``: task dialogues, each turn of the user a request; the label is the dialogue state, and the services that the
+  assistant has are its system message. ``rewrite`` writes that
   state out as words: again a perfect rewriter.
 - ``fow_conv``: pairs of conversations with (nearly) one last message; the first is stored, the second asked.
   ``rewrite`` strings all user turns together, the simplest rewriter there is: no label tells what a good one says.
@@ -71,10 +72,11 @@ def canard_alone(folder: Path) -> Iterator[Asked]:
 
 def sgd(folder: Path) -> Iterator[Asked]:
     for row in rows(folder / "chats" / "sgd_dev.jsonl.gz"):
+        services = {"role": "system", "content": ", ".join(row["services"])}
         messages = plain(row["messages"])
         for at, message in enumerate(row["messages"]):
             if message["role"] == "user":
-                yield Asked(messages[: at + 1], message["key"], None, spoken(message["state"]))
+                yield Asked([services, *messages[: at + 1]], message["key"], None, spoken(message["state"]))
 
 
 def fow_conv(folder: Path) -> Iterator[Asked]:
@@ -103,10 +105,10 @@ SETS = {"canard": canard, "canard_alone": canard_alone, "sgd": sgd, "fow_conv": 
 
 def replay(asked: Sequence[Asked], mode: Context, window: int) -> Counter[str]:
     """Requests, hits and wrong hits, the hits by layer."""
-    gold = {turns(one.messages): one.rewrite for one in asked if one.rewrite is not None}
+    gold = {orjson.dumps(turns(one.messages)): one.rewrite for one in asked if one.rewrite is not None}
 
     def rewrite(history: Turns, text: str) -> str:
-        return gold[turns([*history, user(text)])]
+        return gold[orjson.dumps(turns([*history, user(text)]))]
 
     policy = Policy(context=mode, window=window, rewrite=rewrite if mode == "rewrite" else None)
     count: Counter[str] = Counter()
@@ -125,11 +127,12 @@ def replay(asked: Sequence[Asked], mode: Context, window: int) -> Counter[str]:
                 if one.counted and served.outcome.hit:
                     count[f"{served.outcome.layer}"] += 1
                     count[f"{served.outcome.layer} wrong"] += served.body != body
+                    count["first turn wrong"] += served.body != body and len(turns(one.messages)) == 1
     return count
 
 
-def turns(messages: Sequence[Mapping[str, Any]]) -> bytes:
-    return orjson.dumps([message for message in messages if message["role"] != "system"])
+def turns(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [message for message in messages if message["role"] != "system"]
 
 
 def request_of(one: Asked) -> Request:
@@ -141,7 +144,7 @@ def embedded(request: Request, mode: Context, window: int, one: Asked) -> str:
     text = request.text or ""
     if not request.history:
         return text
-    return windowed(request, window).embedded if mode == "window" else alone(one.rewrite or text).embedded
+    return windowed(request.history, text, window).embedded if mode == "window" else alone(one.rewrite or text).embedded
 
 
 def main() -> None:
@@ -162,6 +165,7 @@ def main() -> None:
                 "wrong hits",
                 goal=0 if mode == "exact" else None,
                 requests=count["requests"],
+                wrong_in_first_turns=count["first turn wrong"],
                 hits=hits,
                 exact=count["exact"],
                 hit_rate=round(hits / count["requests"], 4),

@@ -4,7 +4,8 @@ By default every earlier turn is part of the scope. ``Policy.context`` can take 
 key, so the exact tier serves whole conversations only, and what is matched by meaning becomes
 
 - ``"rewrite"``: the last question as a callable of the user's makes it stand alone, or
-- ``"window"``: the last user turns together, with guards over the whole history.
+- ``"window"``: the last user turns, embedded together. Turn by turn the history has to be the same: what the user
+  said by the guards, what the assistant said word for word (a cache in front of it repeats itself).
 
 System and developer messages stay in the scope, and so does a history with anything but plain text in it (tool calls,
 images): no guard could read that. Modes never share entries, since the mode is part of the scope.
@@ -12,10 +13,12 @@ images): no guard could read that. Modes never share entries, since the mode is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal, NamedTuple
 
+from semcache.guards import fold, verdicts
+from semcache.privacy import hides
 from semcache.types import Request
 
 Context = Literal["exact", "rewrite", "window"]
@@ -53,13 +56,28 @@ def alone(text: str) -> Fuzzy:
     return Fuzzy(text, text)
 
 
-def windowed(request: Request, window: int) -> Fuzzy:
-    """The last ``window`` user turns to embed, and all turns to compare."""
-    assert request.text is not None
-    texts = [(message.get("role"), _text(message) or "") for message in request.history]
-    asked = [text for role, text in texts if role == "user"]
-    recent = [*asked, request.text][-window:]
-    return Fuzzy("\n".join(recent), "\n".join([*(text for _, text in texts), request.text]))
+def windowed(history: Turns, text: str, window: int) -> Fuzzy:
+    """The last ``window`` user turns to embed, the last one to compare."""
+    asked = [_text(message) or "" for message in history if message["role"] == "user"]
+    return Fuzzy("\n".join([*asked, text][-window:]), text)
+
+
+def turns_differ(guards: Iterable[str], ours: Turns, theirs: Turns) -> str:
+    """Why two histories do not lead to the same question; empty if nothing tells them apart."""
+    if [message["role"] for message in ours] != [message["role"] for message in theirs]:
+        return "other turns"
+    for number, (our, their) in enumerate(zip(ours, theirs, strict=True), 1):
+        asked, stored = _text(our) or "", _text(their) or ""
+        if fold(asked) == fold(stored):
+            continue
+        if our["role"] != "user":
+            return f"turn {number}: another answer"
+        if hidden := hides(asked) or hides(stored):
+            return f"turn {number}: {hidden}"
+        for verdict in verdicts(guards, asked, stored):
+            if not verdict.ok:
+                return f"turn {number}: {verdict.guard}: {verdict.reason}"
+    return ""
 
 
 def _messages(scope: Mapping[str, Any]) -> tuple[list[Any], Callable[[list[Any]], dict[str, Any]] | None]:

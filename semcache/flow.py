@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from semcache.context import Fuzzy, Turns, alone, windowed
+from semcache.context import Fuzzy, Turns, alone, turns_differ, windowed
 from semcache.flight import Landed
+from semcache.keys import history_of
 from semcache.live.answers import answer_text, same_answer
 from semcache.live.record import MAX_SLACK
 from semcache.policy import admit, judge, secret_in, ttl_for
@@ -352,11 +353,11 @@ def _semantic(ctx: Call, key: Key, *, explain: bool = False) -> Generator[Step, 
     decision = outcome.decision = judge(
         policy,
         text,
-        [Candidate(n.entry.key.id, n.entry.text or "", *n[1:]) for n in near],
+        [Candidate(n.entry.key.id, n.entry.text or "", *n[1:], history=_held_against(ctx, n)) for n in near],
         namespace=ctx.namespace,
         min_similarity=ctx.min_similarity,
         explain=explain,
-        # Probabilities are fitted to single questions; of several turns together every guard has a veto.
+        # Probabilities are fitted to questions by themselves; after other turns every guard has a veto.
         embedder="" if ctx.request.history and policy.context == "window" else ctx.fingerprint(),
     )
     outcome.seconds["search"] = ctx.tick() - started
@@ -371,6 +372,13 @@ def _semantic(ctx: Call, key: Key, *, explain: bool = False) -> Generator[Step, 
     return next(n for n in near if n.entry.key.id == chosen.entry_id)
 
 
+def _held_against(ctx: Call, near: Near) -> str:
+    """What tells the turns before a stored question from those before this one."""
+    if ctx.policy.context != "window":
+        return ""
+    return turns_differ(ctx.policy.guards_for(ctx.namespace), ctx.request.history, history_of(near.entry.key))
+
+
 def _embed(ctx: Call) -> Generator[Step, Any, Vector | None]:
     """The vector of the fuzzy text; ``None``, with the reason in the outcome, keeps the call to the exact tier."""
     request, outcome = ctx.request, ctx.outcome
@@ -378,7 +386,7 @@ def _embed(ctx: Call) -> Generator[Step, Any, Vector | None]:
         outcome.reason = request.exact_only or "exact tier only"
     elif (fuzzy := (yield from _fuzzy(ctx, request.text))) is None:
         outcome.reason = "no rewrite"
-    elif hidden := hides(fuzzy.compared):
+    elif hidden := hides(fuzzy.embedded):
         outcome.reason = hidden
     else:
         ctx.compared = fuzzy.compared
@@ -400,7 +408,7 @@ def _fuzzy(ctx: Call, text: str) -> Generator[Step, Any, Fuzzy | None]:
     if not history:
         return alone(text)
     if ctx.policy.context == "window":
-        return windowed(ctx.request, ctx.policy.window)
+        return windowed(history, text, ctx.policy.window)
     started = ctx.tick()
     rewritten: str | None = yield Rewrite(history, text)
     ctx.outcome.seconds["rewrite"] = ctx.tick() - started

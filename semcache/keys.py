@@ -68,6 +68,12 @@ def make_key(request: Request, namespace: str, tenant: str | None, user: str | N
     )
 
 
+def history_of(key: Key) -> list[dict[str, Any]]:
+    """The earlier turns that are part of a key and not of its scope."""
+    history = key.canonical[key.scope_length + 1 :].partition(b"\n")[2]
+    return orjson.loads(history) if history else []
+
+
 class Difference(NamedTuple):
     """One field in which two requests differ. A side that lacks the field holds ``ABSENT``."""
 

@@ -100,7 +100,7 @@ class Policy:
             would have been served (``would_serve``), and the books count what that would have saved.
         context: What of a conversation must match exactly: ``"exact"``, every earlier turn; ``"rewrite"``, none, as
             ``rewrite`` makes the last question stand alone; ``"window"``, none, as the last user turns are embedded
-            together and guards see the whole history. See ``docs/multi-turn.md``.
+            together and guards compare the whole history. See ``docs/multi-turn.md``.
         rewrite: ``rewrite(history, text) -> text``; needed with ``context="rewrite"``. One that raises means exact
             tier only for that call.
         window: How many user turns are embedded together with ``context="window"``.
@@ -364,6 +364,8 @@ def _judge_one(candidate: Candidate, text: str, bars: _Bars, explain: bool) -> J
         reasons.append(f"similarity {candidate.similarity:.3f} below {bars.similarity:.3f}")
     if candidate.wrong_before:
         reasons.append("reported wrong before")
+    if candidate.history:
+        reasons.append(f"history: {candidate.history}")
     if candidate.barred:
         reasons.append("too many of its hits were wrong")
     if reasons and not explain:
@@ -395,6 +397,7 @@ def _worth_verifying(
             if least <= candidate.similarity
             and not candidate.wrong_before
             and not candidate.barred
+            and not candidate.history
             and all(verdict.ok for verdict in verdicts(absolute, text, candidate.text))
         ),
         None,

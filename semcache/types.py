@@ -150,7 +150,7 @@ class Candidate(NamedTuple):
     """A stored question near to the one asked. ``similarity`` is cosine, recomputed from the stored vector.
 
     ``wrong_before``: this pair was found wrong. ``barred``: too many of the entry's hits were. ``slack``: how far below
-    the threshold it may answer, since so many were right.
+    the threshold it may answer, since so many were right. ``history``: why the turns before it are other ones.
     """
 
     entry_id: int
@@ -159,6 +159,7 @@ class Candidate(NamedTuple):
     wrong_before: bool = False
     barred: bool = False
     slack: float = 0.0
+    history: str = ""
 
 
 class GuardVerdict(NamedTuple):
