@@ -93,8 +93,8 @@ def fit(rows: list[Row]) -> dict[str, Any]:
     weights = np.array([row.weight for row in rows])
     booster = HistGradientBoostingClassifier(
         max_depth=3,
-        max_iter=60,
-        learning_rate=0.1,
+        max_iter=30,
+        learning_rate=0.2,
         l2_regularization=5.0,
         min_samples_leaf=40,
         monotonic_cst=list(DIRECTIONS.values()),

@@ -44,7 +44,6 @@ DIRECTIONS: Final[Mapping[str, int]] = {
     "shared_letters": 1,
     "length": 1,  # tokens of the shorter text / of the longer
     "question": -1,
-    "wording": -1,
 }
 """The features in order, and whether more of one speaks for a pair (1) or against it (-1)."""
 
@@ -125,7 +124,6 @@ def features(query: str, cached: str, cosine: float) -> Features:
         *(_dice(x, y) for x, y in zip(_pieces(a), _pieces(b), strict=True)),
         shorter / longer if longer else 1.0,
         float(bool(GUARDS["question"].judge(a, b))),
-        float(bool(GUARDS["wording"].judge(a, b))),
     )
 
 
