@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from semcache.prompt_cache.planner import Plan, Point
-from semcache.prompt_cache.prefixes import Path
+from semcache.prompt_cache.prefixes import Path, has_marks
 
 _Mark = Callable[[Point, Any], list[Any]]
 
@@ -18,9 +18,11 @@ _Mark = Callable[[Point, Any], list[Any]]
 def annotate(body: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     """A copy of ``body`` with the plan's marks; field order stays, new fields come last.
 
-    Fields that the caller has set stay as they are.
+    Fields that the caller has set stay as they are, and a body that has marks already stays as it is as a whole.
     """
     marked: dict[str, Any] = dict(body)
+    if has_marks(body):
+        return marked
     mark = _STYLES.get(plan.style)
     if mark is not None:
         # From the end: an inserted block moves those behind it.

@@ -71,7 +71,7 @@ def outline(api: str, body: Mapping[str, Any], *, partition: str = "") -> Outlin
     if pieces is None:
         return None
     try:
-        return _chain(list(pieces(body)), partition, str(body.get("model", body.get("modelId", ""))), _marked(body))
+        return _chain(list(pieces(body)), partition, str(body.get("model", body.get("modelId", ""))), has_marks(body))
     except (UnknownShape, TypeError, ValueError, RecursionError):
         return None
 
@@ -179,7 +179,8 @@ def _as_blocks(message: Mapping[str, Any], wrap: str = "text") -> dict[str, Any]
     return {**message, "content": [{"type": wrap, "text": content}]} if isinstance(content, str) else dict(message)
 
 
-def _marked(body: Mapping[str, Any]) -> bool:
+def has_marks(body: Mapping[str, Any]) -> bool:
+    """Whether a body has cache points, or settings of them, of any vendor."""
     config = body.get("toolConfig")
     tools = config.get("tools") if isinstance(config, Mapping) else body.get("tools")
     places = (tools, body.get("system"), body.get("messages"), body.get("input"))
