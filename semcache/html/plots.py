@@ -154,7 +154,7 @@ def _count_requests(axes: Axes, count: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("requests")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlim(0, count)
 
