@@ -16,6 +16,7 @@ from semcache.guards.base import Guard
 from semcache.guards.checks import CODE, LANGUAGE, NUMBERS, PERSON, POLARITY, QUESTION, SHAPE, TENSE
 from semcache.guards.names import NAMES
 from semcache.guards.order import ORDER
+from semcache.guards.surplus import SURPLUS
 from semcache.guards.text import fold, read
 from semcache.guards.wording import WORDING
 from semcache.types import GuardVerdict
@@ -24,7 +25,7 @@ __all__ = ["GUARDS", "Guard", "covered", "fold", "verdicts"]
 
 GUARDS: Final[dict[str, Guard[Any]]] = {
     guard.name: guard
-    for guard in (LANGUAGE, CODE, NUMBERS, POLARITY, QUESTION, TENSE, SHAPE, PERSON, NAMES, ORDER, WORDING)
+    for guard in (LANGUAGE, CODE, NUMBERS, POLARITY, QUESTION, TENSE, SHAPE, PERSON, NAMES, ORDER, SURPLUS, WORDING)
 }
 """All guards by name, in the order in which they are asked."""
 
