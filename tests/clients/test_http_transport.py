@@ -211,7 +211,7 @@ def test_what_another_cache_said_stays(exact_cache: SemanticCache) -> None:
     "request_",
     [
         {"method": "GET", "url": "https://host/v1/chat/completions"},
-        {"method": "POST", "url": "https://host/v1/embeddings", "json": {"input": "x"}},
+        {"method": "POST", "url": "https://host/v1/moderations", "json": {"input": "x"}},
         {"method": "POST", "url": "https://host/v1/chat/completions", "content": b"{torn"},
         {"method": "POST", "url": "https://host/v1/chat/completions", "content": b"[1]"},
         {
