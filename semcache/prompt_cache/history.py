@@ -180,7 +180,7 @@ class History:
         """Count the prefixes of one miss at ``now`` (seconds since any epoch, rising)."""
         for prefix, kind in seen:
             pool = self._pools.setdefault(kind, _Pool(self._limit))
-            pool.expire(now, self._prefixes)
+            pool.expire(now)
             known = self._prefixes.get(prefix)
             if known is None:
                 self._prefixes[prefix] = known = Sightings()
@@ -188,10 +188,10 @@ class History:
                 # Another process may be ahead of this one's clock.
                 index = bisect_left(EDGES, max(now - known.last, 0.0))
                 known.count(now, index)
-                pool.close(known.last, now, index)
+            pool.close(prefix, now)
             known.last = max(known.last, int(now))
             self._prefixes.move_to_end(prefix)
-            pool.open(prefix, known.last)
+            pool.open(prefix, known.last, now)
         while len(self._prefixes) > self._limit:
             self._prefixes.popitem(last=False)
 
@@ -240,50 +240,64 @@ class _Pool:
 
     def __init__(self, limit: int) -> None:
         self.sum = Sightings()
-        self._waiting: list[deque[tuple[int, int]]] = [deque(maxlen=limit) for _ in EDGES]
-        self._young = 0  # sights younger than the first edge that have not returned, and
-        self._begun = 0  # the sum of their times
+        self._limit = limit
+        self._open: dict[int, int] = {}  # prefix -> when it was last seen, oldest first
+        self._waiting: list[deque[tuple[int, int]]] = [deque() for _ in EDGES]
+        # By gap class, the open sights in it: how many, and the sum of their times.
+        self._count = [0] * len(EDGES)
+        self._times = [0] * len(EDGES)
 
-    def open(self, prefix: int, last: int) -> None:
+    def open(self, prefix: int, last: int, now: float) -> None:
         """A sight begins to wait."""
-        for waiting in self._waiting:
-            waiting.append((last, prefix))
-        self._young += 1
-        self._begun += last
+        self._open[prefix] = last
+        self._waiting[0].append((last, prefix))
+        self._move(last, 0, 1)
+        if len(self._open) > self._limit:
+            self._close(next(iter(self._open)), now)
 
-    def close(self, last: int, now: float, index: int) -> None:
-        """The sight at ``last`` has returned after a gap of class ``index``."""
-        self.sum.count(now, index)
-        if last + EDGES[0] >= now:
-            self._young -= 1
-            self._begun -= last
+    def close(self, prefix: int, now: float) -> None:
+        """A prefix has returned."""
+        if prefix in self._open:
+            self.sum.count(now, self._close(prefix, now))
 
-    def expire(self, now: float, prefixes: Mapping[int, Sightings]) -> None:
+    def _close(self, prefix: int, now: float) -> int:
+        last = self._open.pop(prefix)
+        index = bisect_left(EDGES, now - last)
+        self._move(last, index, -1)
+        return index
+
+    def _move(self, last: int, index: int, by: int) -> None:
+        if index < len(EDGES):
+            self._count[index] += by
+            self._times[index] += by * last
+
+    def expire(self, now: float) -> None:
         """Count the sights that have now stayed without return up to an edge."""
         for edge, waiting in enumerate(self._waiting):
             while waiting and waiting[0][0] + EDGES[edge] < now:
                 last, prefix = waiting.popleft()
-                if prefixes.get(prefix, _NONE).last <= last:
-                    self.sum.count(now, _PASSED + edge)
-                    if edge == 0:
-                        self._young -= 1
-                        self._begun -= last
+                if self._open.get(prefix) != last:
+                    continue
+                self.sum.count(now, _PASSED + edge)
+                self._move(last, edge, -1)
+                self._move(last, edge + 1, 1)
+                if edge + 1 < len(EDGES):
+                    self._waiting[edge + 1].append((last, prefix))
 
     def chances(self, now: float) -> list[float]:
         """Chance of a return by each edge: product-limit estimate (Kaplan and Meier 1958) over the gap classes.
 
-        Sights that still wait say nothing about classes that they have not passed, or a prefix seen an hour ago
-        would speak against a lifetime of twelve. In the first class they count by the share of it that they have
-        waited, so that prefixes which never come back are known after a few.
+        A sight that still waits counts in its class by the share of it that it has waited: an hour without
+        return says little against a lifetime of twelve, and prefixes that never come back are known after a few.
         """
-        counts = self.sum.decayed()
-        waited = max(self._young * now - self._begun, 0.0) / EDGES[0] * self.sum.share()
-        away, chances = 1.0, []
-        for i, unseen in enumerate(UNSEEN):
-            returned = counts[i]
-            at_risk = returned + counts[_PASSED + i] + (waited if i == 0 else 0.0)
-            away *= 1 - (returned + unseen) / (at_risk + 1)
+        counts, share = self.sum.decayed(), self.sum.share()
+        away, chances, start = 1.0, [], 0
+        for i, end in enumerate(EDGES):
+            waited = max(self._count[i] * (now - start) - self._times[i], 0.0) / (end - start)
+            at_risk = counts[i] + counts[_PASSED + i] + waited * share
+            away *= 1 - (counts[i] + UNSEEN[i]) / (at_risk + 1)
             chances.append(1 - away)
+            start = end
         return chances
 
 
