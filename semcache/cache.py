@@ -135,7 +135,8 @@ class _Cache:
 
         Args:
             target: A function ``f(prompt, **params)`` or ``f(messages, **params)``, sync, async or a generator of
-                either kind; an ``openai.OpenAI``, ``AsyncOpenAI``, ``anthropic.Anthropic`` or ``AsyncAnthropic``.
+                either kind; an ``openai.OpenAI``, ``AsyncOpenAI``, ``anthropic.Anthropic`` or ``AsyncAnthropic``; a
+                ``google.genai.Client``.
             name: For functions: identity in the cache, by default module, name and code.
             upstream: For clients: a stable label of who answers, by default the host of the base URL. Clients with
                 one label share answers.
@@ -147,13 +148,17 @@ class _Cache:
             from semcache.clients.http import wrap_client
 
             return wrap_client(target, self.engine, upstream=upstream)
+        if _is_genai_client(target):
+            from semcache.clients.genai import wrap_genai
+
+            return wrap_genai(target, self.engine, upstream=upstream)
         if callable(target) and not isinstance(target, type):
             from semcache.clients.functions import wrap_function
 
             return wrap_function(target, self.engine, name)
         raise ConfigurationError(
             f"cannot wrap {type(target).__module__}.{type(target).__qualname__}: give a function "
-            "f(prompt, **params) or f(messages, **params), or an OpenAI or Anthropic client"
+            "f(prompt, **params) or f(messages, **params), or an OpenAI, Anthropic or google-genai client"
         )
 
     def options(
@@ -482,6 +487,12 @@ def _is_sdk_client(target: object) -> bool:
     return not isinstance(target, type) and any(
         base.__module__.partition(".")[0] in {"openai", "anthropic"} and hasattr(base, "with_options")
         for base in type(target).__mro__
+    )
+
+
+def _is_genai_client(target: object) -> bool:
+    return any(
+        base.__module__ == "google.genai.client" and base.__qualname__ == "Client" for base in type(target).__mro__
     )
 
 

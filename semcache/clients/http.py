@@ -211,6 +211,7 @@ class _Edge:
         if body is None:
             return None
         headers = {name.lower(): value for name, value in request.headers.items()}
+        headers[":path"] = request.url.path
         parsed = codec.parse(body, upstream=self._upstream_name(request.url), headers=headers)
         directives = {token.strip().lower() for token in headers.get("cache-control", "").split(",")}
         if "no-store" in directives:

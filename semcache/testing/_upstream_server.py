@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from semcache.testing import _upstream_anthropic as anthropic
+from semcache.testing import _upstream_gemini as gemini
 from semcache.testing import _upstream_openai as openai
 from semcache.testing import _upstream_responses as responses
 from semcache.testing._upstream_model import Fault, Json, Pace, paces, pieces, respond
@@ -87,7 +88,9 @@ class Handler(BaseHTTPRequestHandler):
         if path == CONTROL_PATH:
             self._json(200, self.server.state.control(json.loads(data)))
             return
-        wire = _CHAT.get(path, openai)
+        named = gemini.route(path)
+        wire = openai if named is None else gemini
+        wire = _CHAT.get(path, wire)
         fault, pace = self.server.state.arrive(path, dict(self.headers.items()), data.decode(errors="replace"))
         time.sleep(fault.stall_s)
         if fault.status is not None:
@@ -103,8 +106,8 @@ class Handler(BaseHTTPRequestHandler):
             answer = openai.embeddings(body)
             time.sleep(pace.first_token_s / 10)
             self._json(200, answer, openai.headers(time.monotonic() - started))
-        elif path in _CHAT:
-            self._chat(_CHAT[path], body, fault, pace)
+        elif path in _CHAT or named is not None:
+            self._chat(wire, {**body, **(named or {})}, fault, pace)
         else:
             self._json(404, wire.error(404, f"Unknown request URL: POST {self.path}"))
 

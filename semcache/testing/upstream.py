@@ -1,8 +1,9 @@
 """A local provider for tests and the demo: real HTTP, real wire formats, no model.
 
-It runs in a process of its own and speaks OpenAI's Chat Completions, Responses, Embeddings and Models, and
-Anthropic's Messages, plain and streamed. Answers are prepared (``answers``) or derived from the request, so that two
-requests that differ in anything but ``stream`` never get equal ones. Standard library only::
+It runs in a process of its own and speaks OpenAI's Chat Completions, Responses, Embeddings and Models, Anthropic's
+Messages, and Gemini's generateContent, plain and streamed. Answers are prepared (``answers``)
+or derived from the request, so that two requests that differ in anything but ``stream`` never get equal ones.
+Standard library only::
 
     with Upstream(answers={"Is it up?": "Yes."}) as up:
         client = openai.OpenAI(base_url=up.openai_url, api_key="any")
@@ -129,6 +130,11 @@ class Upstream:
     @property
     def anthropic_url(self) -> str:
         """``base_url`` for Anthropic clients."""
+        return self.url
+
+    @property
+    def gemini_url(self) -> str:
+        """``base_url`` in the HTTP options of google-genai clients."""
         return self.url
 
     def calls(self, path: str | None = None) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from semcache.wire.anthropic import AnthropicMessages
 from semcache.wire.base import Codec, Recorder, Storable
+from semcache.wire.gemini import Gemini
 from semcache.wire.openai_chat import OpenAIChat
 from semcache.wire.openai_embeddings import OpenAIEmbeddings
 from semcache.wire.openai_responses import OpenAIResponses
 
 __all__ = ["CODECS", "Codec", "Recorder", "Storable", "find"]
 
-CODECS: tuple[Codec, ...] = (OpenAIChat(), OpenAIResponses(), OpenAIEmbeddings(), AnthropicMessages())
+CODECS: tuple[Codec, ...] = (OpenAIChat(), OpenAIResponses(), OpenAIEmbeddings(), AnthropicMessages(), Gemini())
 
 
 def find(method: str, path: str) -> Codec | None:
