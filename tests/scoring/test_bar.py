@@ -12,7 +12,7 @@ from semcache.types import Candidate, Decision
 QUERY = "How do I cancel my order?"
 SAME = Candidate(1, "How can I cancel an order?", 0.93)
 REPLACED = Candidate(2, "How do I collect my order?", 0.93)
-FULLER = Candidate(3, "How do I cancel my order on the website?", 0.97)
+FULLER = Candidate(3, "How do I cancel my website order?", 0.97)
 NEGATED = Candidate(4, "How do I not cancel my order?", 0.97)
 
 
