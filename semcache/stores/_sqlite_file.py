@@ -46,7 +46,7 @@ CREATE TABLE entries (
     embedder INTEGER NOT NULL,
     data BLOB NOT NULL
 );
-CREATE INDEX entries_by_scope ON entries (scope_id, namespace, tenant);
+CREATE INDEX entries_by_scope ON entries (scope_id, namespace, tenant, id);
 CREATE INDEX entries_by_expiry ON entries (expires_at) WHERE expires_at IS NOT NULL;
 CREATE TABLE tags (
     tag TEXT NOT NULL,
