@@ -139,7 +139,7 @@ def score(
         elif similarity is None:
             yield Scored(pair, False, None, (UNREADABLE,))
         else:
-            decision = _judge(policy, pair, similarity, explain=True)
+            decision = _judge(policy, pair, similarity, explain=True, fingerprint=embedder.fingerprint)
             accepted = decision.verdict == "serve"
             yield Scored(pair, accepted, similarity, decision.judged[0].reasons, decision.probability)
 
@@ -175,20 +175,26 @@ def at_threshold(policy: Policy, threshold: float) -> Policy:
     )
 
 
-def levels(pairs: Sequence[Pair], found: Iterable[float | None], policy: Policy) -> Iterator[float]:
+def levels(
+    pairs: Sequence[Pair], found: Iterable[float | None], policy: Policy, fingerprint: str | None = None
+) -> Iterator[float]:
     """For each pair the highest threshold at which it is served, :data:`NEVER` if none serves it.
 
     Args:
         found: The pairs' similarities.
+        fingerprint: Of the embedder that they come from; ``None`` means the default one.
     """
     strict, lax = at_threshold(policy, 1.0), at_threshold(policy, FLOOR)
     for pair, similarity in zip(pairs, found, strict=True):
         if similarity is None or similarity < FLOOR or not lax.semantic_for(pair.namespace):
             yield NEVER
-        elif _judge(strict, pair, similarity).verdict == "serve":  # one text: no threshold parts it from itself
+        elif (
+            _judge(strict, pair, similarity, fingerprint=fingerprint).verdict == "serve"
+        ):  # one text: no threshold parts it from itself
             yield 1.0
         else:
-            yield similarity if _judge(lax, pair, similarity).verdict == "serve" else NEVER
+            served = _judge(lax, pair, similarity, fingerprint=fingerprint).verdict == "serve"
+            yield similarity if served else NEVER
 
 
 def count(scored: Sequence[Scored]) -> Count:
@@ -197,5 +203,8 @@ def count(scored: Sequence[Scored]) -> Count:
     return Count(totals.positives + totals.negatives, totals.right + totals.wrong, totals.wrong)
 
 
-def _judge(policy: Policy, pair: Pair, similarity: float, *, explain: bool = False) -> Decision:
-    return judge(policy, pair.a, [Candidate(0, pair.b, similarity)], namespace=pair.namespace, explain=explain)
+def _judge(
+    policy: Policy, pair: Pair, similarity: float, *, explain: bool = False, fingerprint: str | None = None
+) -> Decision:
+    candidates = [Candidate(0, pair.b, similarity)]
+    return judge(policy, pair.a, candidates, namespace=pair.namespace, explain=explain, embedder=fingerprint)

@@ -52,7 +52,7 @@ def halves(
     """Labelled pairs in two halves, by namespace."""
     sides = []
     for pairs in (fit, later):
-        found = levels(pairs, similarities(pairs, embedder, progress), policy)
+        found = levels(pairs, similarities(pairs, embedder, progress), policy, embedder.fingerprint)
         side: dict[str, list[tuple[float, bool]]] = defaultdict(list)
         for pair, level in zip(pairs, found, strict=True):
             side[pair.namespace].append((level, pair.right is False))
