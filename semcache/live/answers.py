@@ -18,8 +18,8 @@ upstream has just said to ``question``. It is called on a thread of the cache, n
 def answer_text(body: bytes) -> str:
     """What the reader of an answer reads.
 
-    The text of an OpenAI (Chat Completions, Responses) or Anthropic message, the joined chunks of a generator of
-    strings, a plain string as it is; anything else (tool calls, several choices, other JSON) as JSON with sorted
+    The text of an OpenAI (Chat Completions, Responses), Anthropic or Gemini answer, the joined chunks of a generator
+    of strings, a plain string as it is; anything else (tool calls, several choices, other JSON) as JSON with sorted
     keys, without what differs from call to call.
 
     Args:
@@ -87,4 +87,13 @@ def _responses_text(body: dict[str, Any]) -> str | None:
     return "".join(str(part.get("text", "")) for item in items for part in item.get("content") or ())
 
 
-_READERS = (_openai_text, _responses_text, _anthropic_text)
+def _gemini_text(body: dict[str, Any]) -> str | None:
+    candidates = body.get("candidates")
+    if not isinstance(candidates, list) or len(candidates) != 1:
+        return None
+    parts = (candidates[0].get("content") or {}).get("parts") or []
+    said = [part for part in parts if not part.get("thought")]
+    return "".join(str(part["text"]) for part in said) if all("text" in part for part in said) else None
+
+
+_READERS = (_openai_text, _responses_text, _anthropic_text, _gemini_text)

@@ -18,6 +18,7 @@ from sdk_streams import Chunks, cut
 
 from semcache.context import loosen
 from semcache.keys import canonical
+from semcache.live.answers import answer_text
 from semcache.types import Request, Usage
 from semcache.wire import _sse, find
 from semcache.wire._json import dumps
@@ -233,6 +234,11 @@ def test_thoughts_are_output_and_cached_tokens_are_input() -> None:
     }
     assert CODEC.usage({"usageMetadata": usage}) == Usage(100, 40, 60, 0, 25)
     assert CODEC.usage({}) is None
+
+
+def test_the_text_of_an_answer() -> None:
+    assert answer_text(dumps(answer({"text": "hm", "thought": True}, {"text": "hi"}, {"text": "!"}))) == "hi!"
+    assert '"functionCall"' in answer_text(dumps(answer({"text": "hi"}, CALL)))
 
 
 # Streams ----------------------------------------------------------------------------------------------------------
