@@ -16,7 +16,8 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from semcache import flow as steps
+from semcache import flow as flows
+from semcache import steps
 from semcache._fork import renew_in_child
 from semcache.context import loosen
 from semcache.errors import (
@@ -43,11 +44,12 @@ from semcache.verifiers import VerifierDesk, resolve
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from semcache.flow import Answered, Call, Flow, Near, Step, StreamReply
+    from semcache.flow import Answered, Call, Flow
     from semcache.ledger import Ledger
     from semcache.live.answers import Judge
     from semcache.policy import Policy
     from semcache.semantic import SemanticTier
+    from semcache.steps import Near, Step, StreamReply
     from semcache.stores.base import Store
 
 T = TypeVar("T")
@@ -153,7 +155,7 @@ class Engine:
         ``later`` makes a ``call`` that the caller cannot change any more, for an audit.
         """
         ctx = self.context(request, refresh=refresh)
-        served = self._drive(ctx, steps.call(ctx), call)
+        served = self._drive(ctx, flows.call(ctx), call)
         if self.auditor is not None:
             self.auditor.consider(ctx, call, later)
         return served
@@ -168,7 +170,7 @@ class Engine:
     ) -> Served:
         """As :meth:`run`, for an event loop."""
         ctx = self.context(request, refresh=refresh)
-        served = await self._adrive(ctx, steps.call(ctx), call)
+        served = await self._adrive(ctx, flows.call(ctx), call)
         if self.auditor is not None:
             self.auditor.consider(ctx, call, later, awaits=True)
         return served
@@ -317,7 +319,7 @@ class Engine:
             bypass = bypass or str(error)
             self.emit(Event("uncanonical", str(error), error))
         semantic = self.semantic
-        return steps.Call(
+        return flows.Call(
             request=request,
             key=key,
             outcome=Outcome(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from semcache.breaker import Breaker
 from semcache.errors import StoreError, VectorIndexError
-from semcache.flow import Near
+from semcache.steps import Near
 from semcache.types import Entry, Event, Key
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 
 from semcache.errors import ConfigurationError
-from semcache.flow import StreamReply
 from semcache.messages import is_messages, split_last_user_text
+from semcache.steps import StreamReply
 from semcache.types import Reply, Request
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from semcache.clients._exchange import Exchange, Recording, adrain, atee, drain, library, library_name, tee
 from semcache.errors import ConfigurationError
-from semcache.flow import StreamReply
+from semcache.steps import StreamReply
 from semcache.types import Reply
 from semcache.wire import Codec, find
 from semcache.wire._json import dumps, loads_object

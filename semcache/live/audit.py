@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from semcache.flow import StreamReply
 from semcache.live.answers import Judge, answer_text, same_answer
+from semcache.steps import StreamReply
 from semcache.types import Event, Outcome, Reply
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ import pytest
 
 from semcache import flow
 from semcache.flight import Landed
-from semcache.flow import CallUpstream, Embed, GetExact, Join, Near, Search, Verify, Write
 from semcache.keys import make_key
 from semcache.policy import Policy
+from semcache.steps import UNREADABLE, CallUpstream, Embed, GetExact, Join, Near, Search, Verify, Write
 from semcache.types import Entry, Outcome, Reply, Request, Usage
 
 VECTOR = np.eye(1, 8, dtype=np.float32)[0]
@@ -298,7 +298,7 @@ def test_what_is_kept_to_the_exact_tier_is_not_embedded(changes, reason):
     assert ctx.outcome.stored
 
 
-@pytest.mark.parametrize(("answer", "reason"), [(None, "no embedding"), (flow.UNREADABLE, flow.UNREADABLE)])
+@pytest.mark.parametrize(("answer", "reason"), [(None, "no embedding"), (UNREADABLE, UNREADABLE)])
 def test_what_cannot_be_embedded_is_a_miss_kept_in_the_exact_tier(answer, reason):
     ctx = context()
     drive(

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from semcache import AsyncSemanticCache, ConfigurationError, Policy, SemanticCache, flow, last_outcome
 from semcache.cli import main
-from semcache.flow import CallUpstream, Embed, GetExact, Near, Search, Write
 from semcache.keys import make_key
 from semcache.policy import Override
+from semcache.steps import CallUpstream, Embed, GetExact, Near, Search, Write
 from semcache.types import Entry, Outcome, Reply, Request, Usage
 
 SHADOW = Policy(mode="shadow")

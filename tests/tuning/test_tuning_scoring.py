@@ -76,7 +76,9 @@ def test_a_namespace_is_judged_by_its_own_rules(embedder: Remembered) -> None:
 
 
 def test_totals(embedder: Remembered) -> None:
-    scored = list(score(PAIRS, Policy(threshold=0.5, min_probability=0.0, guards=(), uncovered_threshold=0.5), embedder))
+    scored = list(
+        score(PAIRS, Policy(threshold=0.5, min_probability=0.0, guards=(), uncovered_threshold=0.5), embedder)
+    )
     totals = Totals.of(scored)
     assert (totals.pairs, totals.positives, totals.negatives) == (8, 4, 3)
     assert (totals.right, totals.wrong, totals.accepted_unlabelled, totals.accepted) == (3, 2, 1, 6)

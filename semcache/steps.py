@@ -1,0 +1,102 @@
+"""What a flow may ask of the engine, one record a step, and what it is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from semcache.flight import Landed
+from semcache.types import Entry, Key, Reply
+
+if TYPE_CHECKING:
+    from semcache.context import Turns
+    from semcache.types import Vector
+
+
+class GetExact(NamedTuple):
+    """Answer: the live ``Entry`` of the key, or ``None``."""
+
+    key: Key
+
+
+class Join(NamedTuple):
+    """Join the flight of this key. Answer: ``Lead``, ``Landed``, or ``None`` if its leader failed."""
+
+    key: Key
+    wait_s: float
+
+
+class Rewrite(NamedTuple):
+    """Answer: the last question so that it stands alone, or ``None`` if that failed."""
+
+    history: Turns
+    text: str
+
+
+class Embed(NamedTuple):
+    """Answer: float32 [d]; ``None`` on trouble; ``UNREADABLE`` if the embedder would not read the whole text."""
+
+    text: str
+
+
+class Search(NamedTuple):
+    """Answer: the nearest stored questions of the scope as ``Near``, best first."""
+
+    key: Key
+    vector: Vector
+    k: int
+    min_similarity: float
+
+
+class Verify(NamedTuple):
+    """Answer: probability that the cached answer is right, or ``None`` if the verifier failed or was late."""
+
+    query: str
+    cached: str
+
+
+class CallUpstream(NamedTuple):
+    """Answer: the upstream's complete ``Reply``."""
+
+
+class Write(NamedTuple):
+    """Answer: whether the entry was stored."""
+
+    entry: Entry
+
+
+Step = GetExact | Join | Rewrite | Embed | Search | Verify | CallUpstream | Write
+
+
+class Lead(Protocol):
+    """The caller leads the flight, and ends it by one of these."""
+
+    def land(self, answer: Landed) -> None: ...
+
+    def fail(self) -> None: ...
+
+
+class Near(NamedTuple):
+    """A stored question near to the one asked, with its entry."""
+
+    entry: Entry
+    similarity: float
+    wrong_before: bool
+    barred: bool = False
+    slack: float = 0.0
+
+
+class StreamReply(NamedTuple):
+    """Upstream has begun to stream.
+
+    Args:
+        value: What the caller reads from.
+        drain: Reads it to its end where there is no caller (audits), and gives the complete reply.
+    """
+
+    value: Any
+    drain: Callable[[], Reply | Awaitable[Reply]] | None = None
+
+
+UNREADABLE: Final = "the embedder cannot read the whole text"
+"""Such a text is kept to the exact tier: two long texts with one beginning would get one vector."""
