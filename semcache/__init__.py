@@ -14,7 +14,6 @@ from semcache._version import __version__
 
 if TYPE_CHECKING:
     from semcache.cache import AsyncSemanticCache, CacheStats, Lookup, SemanticCache
-    from semcache.engine import last_outcome
     from semcache.errors import ConfigurationError, SemcacheError
     from semcache.flow import Explanation
     from semcache.keys import Difference
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from semcache.options import Options
     from semcache.policy import Policy
     from semcache.prices import Prices
+    from semcache.served import last_outcome
     from semcache.types import Decision, Event, Outcome, Request, Usage
 
 _HOME = {
@@ -42,7 +42,7 @@ _HOME = {
     "SemanticCache": "cache",
     "SemcacheError": "errors",
     "Usage": "types",
-    "last_outcome": "engine",
+    "last_outcome": "served",
 }
 
 __all__ = [

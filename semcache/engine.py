@@ -13,8 +13,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from semcache import flow as flows
 from semcache import steps
@@ -38,6 +37,7 @@ from semcache.live.evidence import Evidence
 from semcache.options import USER_TAG, Options, current_options
 from semcache.policy import secret_in
 from semcache.privacy import mask_secrets
+from semcache.served import Pending, Served, last
 from semcache.types import Event, Outcome, Reply, Request
 from semcache.verifiers import VerifierDesk, resolve
 
@@ -53,28 +53,6 @@ if TYPE_CHECKING:
     from semcache.stores.base import Store
 
 T = TypeVar("T")
-
-_last: ContextVar[Outcome | None] = ContextVar("semcache_last_outcome", default=None)
-
-
-def last_outcome() -> Outcome | None:
-    """The outcome of the last call that went through a cache in this thread or task."""
-    return _last.get()
-
-
-class Served(NamedTuple):
-    """What an edge gets for a request.
-
-    Args:
-        body: The answer, when it came from the cache or from another caller's flight.
-        value: The upstream's own value, untouched, on a miss or bypass.
-        pending: Set when the upstream has begun a stream: the edge must complete or abandon it.
-    """
-
-    outcome: Outcome
-    body: bytes | None = None
-    value: Any = None
-    pending: Pending | None = None
 
 
 class Engine:
@@ -181,7 +159,7 @@ class Engine:
         try:
             while True:
                 step = generator.send(answer)
-                answer = self._perform[type(step)](step)
+                answer = self.step(step)
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -190,7 +168,7 @@ class Engine:
         answer: Any = None
         try:
             while True:
-                answer = await self._astep(generator.send(answer))
+                answer = await self.astep(generator.send(answer))
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -198,7 +176,7 @@ class Engine:
     def done(self, ctx: Call) -> None:
         """Book a call that ends here and now, and make its outcome the last one of this thread or task."""
         ctx.outcome.seconds["total"] = time.perf_counter() - ctx.started
-        _last.set(ctx.outcome)
+        last.set(ctx.outcome)
         self.finish(ctx.outcome)
 
     def finish(self, outcome: Outcome) -> Outcome:
@@ -252,7 +230,7 @@ class Engine:
                 except StopIteration as stop:  # the flow's own; one that the upstream raises is the caller's
                     return self._served(ctx, stop.value)
                 if type(step) is not steps.CallUpstream:
-                    answer = self._perform[type(step)](step)
+                    answer = self.step(step)
                     continue
                 answer = call()
                 if type(answer) is steps.StreamReply:
@@ -270,7 +248,7 @@ class Engine:
                 except StopIteration as stop:  # the flow's own; one that the upstream raises is the caller's
                     return self._served(ctx, stop.value)
                 if type(step) is not steps.CallUpstream:
-                    answer = await self._astep(step)
+                    answer = await self.astep(step)
                     continue
                 answer = await call()
                 if type(answer) is steps.StreamReply:
@@ -279,7 +257,12 @@ class Engine:
             self._broken(ctx, flow, error)
             raise
 
-    async def _astep(self, step: Step) -> Any:
+    def step(self, step: Step) -> Any:
+        """Perform one step of a flow."""
+        return self._perform[type(step)](step)
+
+    async def astep(self, step: Step) -> Any:
+        """As :meth:`step`, off the event loop where it may take long."""
         kind = type(step)
         perform = self._aperform.get(kind)
         if perform is not None:
@@ -293,7 +276,7 @@ class Engine:
         return Served(ctx.outcome, answered.body, answered.value)
 
     def _begun(self, ctx: Call, flow: Flow, answer: StreamReply) -> Served:
-        _last.set(ctx.outcome)
+        last.set(ctx.outcome)
         return Served(ctx.outcome, value=answer.value, pending=Pending(self, ctx, flow))
 
     def _broken(self, ctx: Call, flow: Flow, error: BaseException) -> None:
@@ -507,65 +490,6 @@ _TROUBLE: dict[type[Exception], str] = {
     EmbedderError: "embedder_error",
     VectorIndexError: "index_error",
 }
-
-
-class Pending:
-    """A call whose upstream is streaming. The edge ends it with ``complete`` or ``abandon``; the first one counts."""
-
-    def __init__(self, engine: Engine, ctx: Call, flow: Flow) -> None:
-        self.outcome = ctx.outcome
-        self._ctx = ctx
-        self._engine = engine
-        self._flow: Flow | None = flow
-        self._lock = threading.Lock()
-
-    def complete(self, reply: Reply) -> None:
-        """The stream was read to its end."""
-        flow = self._take()
-        if flow is None:
-            return
-        try:
-            step = flow.send(reply)
-            while True:
-                step = flow.send(self._engine._perform[type(step)](step))
-        except StopIteration:
-            pass
-        finally:
-            flow.close()  # cancelled while writing: the flight must end all the same
-            self._finish()
-
-    async def acomplete(self, reply: Reply) -> None:
-        flow = self._take()
-        if flow is None:
-            return
-        try:
-            step = flow.send(reply)
-            while True:
-                step = flow.send(await self._engine._astep(step))
-        except StopIteration:
-            pass
-        finally:
-            flow.close()  # cancelled while writing: the flight must end all the same
-            self._finish()
-
-    def abandon(self, reason: str = "the stream was not read to its end") -> None:
-        """The stream broke, was closed early, or was cancelled: nothing is stored, and a follower takes over."""
-        flow = self._take()
-        if flow is not None:
-            flow.close()
-            self.outcome.reason = reason
-            self._finish()
-
-    def _finish(self) -> None:
-        self.outcome.seconds["total"] = time.perf_counter() - self._ctx.started
-        self._engine.finish(self.outcome)
-        if self._engine.auditor is not None:
-            self._engine.auditor.consider(self._ctx)
-
-    def _take(self) -> Flow | None:
-        with self._lock:
-            flow, self._flow = self._flow, None
-            return flow
 
 
 _ALONE = Landed(None)

@@ -16,7 +16,7 @@ from semcache.wire._json import dumps, loads_object
 if TYPE_CHECKING:
     import httpx2
 
-    from semcache.engine import Pending
+    from semcache.served import Pending
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ from semcache.steps import StreamReply
 from semcache.types import Reply, Request
 
 if TYPE_CHECKING:
-    from semcache.engine import Engine, Pending
+    from semcache.engine import Engine
+    from semcache.served import Pending
 
 F = TypeVar("F", bound=Callable[..., Any])
 API = "function"

@@ -27,7 +27,8 @@ from semcache.wire.cache_status import HEADER, cache_status
 if TYPE_CHECKING:
     import httpx2
 
-    from semcache.engine import Engine, Served
+    from semcache.engine import Engine
+    from semcache.served import Served
 
 Client = TypeVar("Client")
 

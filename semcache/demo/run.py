@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from semcache.demo.desks import open_desks
 from semcache.demo.questions import Api, Question
-from semcache.engine import last_outcome
 from semcache.report import RunReport
+from semcache.served import last_outcome
 from semcache.types import Judged, Outcome
 
 if TYPE_CHECKING:
