@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from semcache.live.answers import Judge
     from semcache.live.record import Standing
     from semcache.policy import Policy
-    from semcache.semantic import SemanticTier
     from semcache.stores.base import Selector, Store, StoreStats
 
 T = TypeVar("T")
@@ -96,6 +95,7 @@ class _Cache:
     ) -> None:
         from semcache.ledger import Ledger
         from semcache.policy import Policy
+        from semcache.semantic import open_tier
         from semcache.stores import open_store
 
         self._event_hooks: list[EventHook] = []
@@ -111,7 +111,7 @@ class _Cache:
         ledger.attach(opened, self._event_hooks)
         self.engine = Engine(
             store=opened,
-            semantic=_semantic_tier(opened, index, embedder, policy, self._emit),
+            semantic=open_tier(opened, index, embedder, policy, self._emit),
             policy=policy,
             ledger=ledger,
             namespace=namespace,
@@ -144,22 +144,9 @@ class _Cache:
         Raises:
             ConfigurationError: It is neither.
         """
-        if _is_sdk_client(target):
-            from semcache.clients.http import wrap_client
+        from semcache.clients import wrap
 
-            return wrap_client(target, self.engine, upstream=upstream)
-        if _is_genai_client(target):
-            from semcache.clients.genai import wrap_genai
-
-            return wrap_genai(target, self.engine, upstream=upstream)
-        if callable(target) and not isinstance(target, type):
-            from semcache.clients.functions import wrap_function
-
-            return wrap_function(target, self.engine, name)
-        raise ConfigurationError(
-            f"cannot wrap {type(target).__module__}.{type(target).__qualname__}: give a function "
-            "f(prompt, **params) or f(messages, **params), or an OpenAI, Anthropic or google-genai client"
-        )
+        return wrap(target, self.engine, name=name, upstream=upstream)
 
     def options(
         self,
@@ -480,61 +467,3 @@ def _selector(
         scope_id=scope,
         everything=everything,
     )
-
-
-def _is_sdk_client(target: object) -> bool:
-    """Whether a target is an instance of an SDK's client class (or of a subclass of one)."""
-    return not isinstance(target, type) and any(
-        base.__module__.partition(".")[0] in {"openai", "anthropic"} and hasattr(base, "with_options")
-        for base in type(target).__mro__
-    )
-
-
-def _is_genai_client(target: object) -> bool:
-    return any(
-        base.__module__ == "google.genai.client" and base.__qualname__ == "Client" for base in type(target).__mro__
-    )
-
-
-def _semantic_tier(
-    store: Store,
-    index: IndexKind | Callable[[int], VectorIndex],
-    embedder: Any,
-    policy: Policy,
-    emit: Callable[[Event], None],
-) -> SemanticTier | None:
-    if not policy.any_semantic:
-        return None
-    from semcache.embedders import EmbeddingQueue, resolve
-    from semcache.semantic import SemanticTier
-
-    queue = EmbeddingQueue(resolve(embedder), budget_s=policy.embed_budget_s)
-    if policy.evidence is not None:
-        policy.check_embedder(queue.fingerprint)
-
-    def make_index(dim: int) -> VectorIndex:
-        if callable(index):
-            return index(dim)
-        import semcache_indexes
-
-        return semcache_indexes.create(index, dim)
-
-    def load_index(path: Path) -> tuple[VectorIndex, dict[str, str]]:
-        import semcache_indexes
-
-        return semcache_indexes.load(path)
-
-    return SemanticTier(
-        store,
-        queue,
-        make_index=make_index,
-        load_index=load_index,
-        snapshot=_beside(store),
-        emit=emit,
-    )
-
-
-def _beside(store: Store) -> Path | None:
-    """Where the index snapshot of a store lives: where the store wants it, or nowhere."""
-    path: Path | None = getattr(store, "snapshot_path", None)
-    return path

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from semcache.breaker import Breaker
 from semcache.errors import StoreError, VectorIndexError
@@ -17,9 +17,11 @@ from semcache.steps import Near
 from semcache.types import Entry, Event, Key
 
 if TYPE_CHECKING:
+    from semcache_indexes import Kind as IndexKind
     from semcache_indexes.protocol import Match, VectorIndex
 
     from semcache.embedders.queue import EmbeddingQueue
+    from semcache.policy import Policy
     from semcache.stores.base import Changes, Store
     from semcache.types import Vector
 
@@ -275,3 +277,45 @@ class SemanticTier:
 
 def _pair(a: int, b: int) -> tuple[int, int]:
     return (a, b) if a < b else (b, a)
+
+
+def open_tier(
+    store: Store,
+    index: IndexKind | Callable[[int], VectorIndex],
+    embedder: Any,
+    policy: Policy,
+    emit: Callable[[Event], None],
+) -> SemanticTier | None:
+    """The tier that a policy asks for, or ``None`` if it asks for none. Loads no model.
+
+    Raises:
+        ConfigurationError: No embedder is installed, or the policy was made for another one.
+    """
+    if not policy.any_semantic:
+        return None
+    from semcache.embedders import EmbeddingQueue, resolve
+
+    queue = EmbeddingQueue(resolve(embedder), budget_s=policy.embed_budget_s)
+    if policy.evidence is not None:
+        policy.check_embedder(queue.fingerprint)
+
+    def make_index(dim: int) -> VectorIndex:
+        if callable(index):
+            return index(dim)
+        import semcache_indexes
+
+        return semcache_indexes.create(index, dim)
+
+    def load_index(path: Path) -> tuple[VectorIndex, dict[str, str]]:
+        import semcache_indexes
+
+        return semcache_indexes.load(path)
+
+    return SemanticTier(
+        store,
+        queue,
+        make_index=make_index,
+        load_index=load_index,
+        snapshot=getattr(store, "snapshot_path", None),
+        emit=emit,
+    )

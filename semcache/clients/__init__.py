@@ -1,0 +1,46 @@
+"""Edges: what a caller has, with the cache before it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from semcache.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from semcache.engine import Engine
+
+T = TypeVar("T")
+
+
+def wrap(target: T, engine: Engine, *, name: str | None, upstream: str | None) -> T:
+    """See :meth:`semcache.SemanticCache.wrap`."""
+    if _is_sdk_client(target):
+        from semcache.clients.http import wrap_client
+
+        return wrap_client(target, engine, upstream=upstream)
+    if _is_genai_client(target):
+        from semcache.clients.genai import wrap_genai
+
+        return wrap_genai(target, engine, upstream=upstream)
+    if callable(target) and not isinstance(target, type):
+        from semcache.clients.functions import wrap_function
+
+        return cast(T, wrap_function(target, engine, name))
+    raise ConfigurationError(
+        f"cannot wrap {type(target).__module__}.{type(target).__qualname__}: give a function "
+        "f(prompt, **params) or f(messages, **params), or an OpenAI, Anthropic or google-genai client"
+    )
+
+
+def _is_sdk_client(target: object) -> bool:
+    """Whether a target is an instance of an SDK's client class (or of a subclass of one)."""
+    return not isinstance(target, type) and any(
+        base.__module__.partition(".")[0] in {"openai", "anthropic"} and hasattr(base, "with_options")
+        for base in type(target).__mro__
+    )
+
+
+def _is_genai_client(target: object) -> bool:
+    return any(
+        base.__module__ == "google.genai.client" and base.__qualname__ == "Client" for base in type(target).__mro__
+    )
