@@ -232,7 +232,8 @@ class EmbeddingQueue:
     def _gave_up(self, timeout: float) -> None:
         """A caller has waited in vain: the embedder has stalled, or there was too much before it in the queue."""
         with self._changed:
-            stalled = self._began is not None and time.monotonic() - self._began >= timeout
+            # The batch begins a little after its caller does, when the worker thread has been woken.
+            stalled = self._began is not None and time.monotonic() - self._began >= 0.8 * timeout
             first = stalled and not self._stalled
             self._stalled = stalled
         error = EmbedderError(f"{self.source} gave no vector within {timeout:g} s")
