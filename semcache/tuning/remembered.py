@@ -14,12 +14,11 @@ if TYPE_CHECKING:
     from semcache.embedders.base import Vectors
 
 
-class Remembered:
-    """Another embedder with a memory, of 4 * dim bytes a text and without an end: for one run, not for a server."""
+class Around:
+    """An embedder before another one: the same vectors, got in another way."""
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self._vectors: dict[str, Vectors] = {}
         self.inline = bool(getattr(embedder, "inline", False))
 
     @property
@@ -32,6 +31,14 @@ class Remembered:
 
     def fits(self, text: str) -> bool:
         return self._embedder.fits(text)
+
+
+class Remembered(Around):
+    """Another embedder with a memory, of 4 * dim bytes a text and without an end: for one run, not for a server."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        super().__init__(embedder)
+        self._vectors: dict[str, Vectors] = {}
 
     def remember(self, texts: Iterable[str], progress: Callable[[int], object] = lambda done: None) -> None:
         """Embed those of the texts that are new; ``progress`` is told how many more are done."""

@@ -21,6 +21,7 @@ import orjson
 import xxhash
 
 from semcache.errors import InputError
+from semcache.tuning.remembered import Around
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,7 +33,7 @@ _VERSION: Final = 1
 _DIGEST: Final = 16
 
 
-class VectorFile:
+class VectorFile(Around):
     """Another embedder with its vectors in a file, which must be of that embedder.
 
     Use it in a ``with`` block. One process at a time.
@@ -42,21 +43,9 @@ class VectorFile:
     """
 
     def __init__(self, embedder: Embedder, path: str | PathLike[str]) -> None:
-        self._embedder = embedder
+        super().__init__(embedder)
         self._path = fspath(path)
         self._vectors: dict[bytes, Vectors] = {}
-        self.inline = bool(getattr(embedder, "inline", False))
-
-    @property
-    def dim(self) -> int:
-        return self._embedder.dim
-
-    @property
-    def fingerprint(self) -> str:
-        return self._embedder.fingerprint
-
-    def fits(self, text: str) -> bool:
-        return self._embedder.fits(text)
 
     def __len__(self) -> int:
         return len(self._vectors)

@@ -100,7 +100,7 @@ def test_nan_is_not_null():
 
 
 def test_huge_floats_stay_floats_and_huge_integers_are_refused():
-    assert canonical(1e300) == canonical(1e300)
+    assert float(canonical(1e300)) == 1e300
     with pytest.raises(CanonicalError):
         canonical(10**300)
 
