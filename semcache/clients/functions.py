@@ -104,7 +104,7 @@ def _wrap_generator(function: Callable[..., Any], engine: Engine, edge: _Edge) -
         chunks: list[Any] = []
         try:
             for chunk in served.value:
-                chunks.append(chunk)
+                chunks.append(_kept(chunk))
                 yield chunk
         except BaseException:
             _give_up(served.pending, served.value)
@@ -136,7 +136,7 @@ def _wrap_async_generator(function: Callable[..., Any], engine: Engine, edge: _E
         chunks: list[Any] = []
         try:
             async for chunk in served.value:
-                chunks.append(chunk)
+                chunks.append(_kept(chunk))
                 yield chunk
         except BaseException:
             served.pending.abandon()
@@ -150,6 +150,11 @@ def _wrap_async_generator(function: Callable[..., Any], engine: Engine, edge: _E
 def _copied(call: Callable[[Any, Any], Any], args: Any, kwargs: Any) -> Callable[[], Any]:
     """The call with arguments of its own: the caller may go on to append to its messages."""
     return functools.partial(call, *copy.deepcopy((args, kwargs)))
+
+
+def _kept(chunk: Any) -> Any:
+    """A chunk as it is now: the caller may change the one that it is given before the stream ends."""
+    return chunk if type(chunk) is str or not _survives_json(chunk) else copy.deepcopy(chunk)
 
 
 def _give_up(pending: Pending, source: Any) -> None:
@@ -171,9 +176,6 @@ class _Edge:
         self._first = parameters[0].name
         self._identity = name or _identity(function)
         self._simple_scope: dict[str, Any] = {"function": self._identity, "arguments": {}}
-        self._defaults = {
-            p.name: p.default for p in parameters[1:] if p.default is not p.empty and p.kind is not p.VAR_KEYWORD
-        }
         self._one_argument = len(parameters) == 1 and parameters[0].kind is not parameters[0].VAR_POSITIONAL
         self._revive = _reviver(function)
 

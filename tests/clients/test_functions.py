@@ -482,6 +482,17 @@ def test_a_stream_that_is_not_read_to_its_end_is_not_kept(cache, end):
     assert len(cache.engine.flights) == 0
 
 
+def test_what_the_caller_does_to_a_chunk_is_not_recorded(cache):
+    def stream(prompt):
+        yield {"delta": ["a"]}
+        yield {"delta": ["b"]}
+
+    wrapped = cache.wrap(stream)
+    for chunk in wrapped("hi"):
+        chunk["delta"].clear()
+    assert list(wrapped("hi")) == [{"delta": ["a"]}, {"delta": ["b"]}]
+
+
 async def test_an_async_generator_is_recorded_and_replayed(cache):
     calls = []
 
