@@ -245,7 +245,7 @@ class _Cache:
             self.engine.ledger.report(),
             self.engine.store.stats(),
             0 if index is None else len(index),
-            len(self.engine.flights),
+            len(self.engine.performer.flights),
             self.engine.evidence.standings(),
         )
 

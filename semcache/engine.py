@@ -1,18 +1,14 @@
-"""Performs the steps of a flow: one sync loop, one async loop, and what both share.
+"""Drives flows: one sync loop, one async loop, and what both share.
 
-This is where effects and trouble live. Whatever goes wrong in the cache's own parts becomes an event and a ``None``
-answer here; what the upstream raises is thrown into the flow and leaves it as the same object.
+The steps themselves are performed by :mod:`semcache.performer`, but for the call upstream, which is the edge's own.
+What the upstream raises leaves the engine as the same object.
 """
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import os
-import threading
 import time
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from semcache import flow as flows
@@ -20,36 +16,26 @@ from semcache import steps
 from semcache._fork import renew_in_child
 from semcache.context import loosen
 from semcache.errors import (
-    CacheTrouble,
     CanonicalError,
-    EmbedderError,
-    EmbedderUnavailable,
-    StoreError,
-    StoreUnavailable,
-    VectorIndexError,
-    VerifierError,
 )
 from semcache.events import EventHook, Hook, emit, logger
-from semcache.flight import Flights, Landed, wait, wait_async
 from semcache.keys import make_key
 from semcache.live.audit import Auditor, Later
 from semcache.live.evidence import Evidence
 from semcache.options import USER_TAG, Options, current_options
+from semcache.performer import Performer
 from semcache.policy import secret_in
 from semcache.privacy import mask_secrets
 from semcache.served import Pending, Served, last
 from semcache.types import Event, Outcome, Reply, Request
-from semcache.verifiers import VerifierDesk, resolve
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from semcache.flow import Answered, Call, Flow
     from semcache.ledger import Ledger
     from semcache.live.answers import Judge
     from semcache.policy import Policy
     from semcache.semantic import SemanticTier
-    from semcache.steps import Near, Step, StreamReply
+    from semcache.steps import Step, StreamReply
     from semcache.stores.base import Store
 
 T = TypeVar("T")
@@ -83,11 +69,8 @@ class Engine:
         self.ledger = ledger
         self.namespace = namespace
         self.tenant = tenant
-        self.flights = Flights()
         # Masked requests match again in this process only, unless the store has a secret to share.
         self._mask_key: bytes = getattr(store, "mask_key", None) or os.urandom(32)
-        self._desk = None if policy.verifier is None else VerifierDesk(resolve(policy.verifier))
-        self._has_read = False
         self.outcome_hooks: list[Hook] = []
         self.event_hooks = event_hooks
         self.clock = clock
@@ -95,24 +78,9 @@ class Engine:
         self.auditor: Auditor | None = None
         if policy.audit_rate > 0.0:
             self.auditor = Auditor(policy.audit_rate, judge, self.evidence, ledger, self.mark_wrong, self.emit)
-        self._perform: dict[type, Callable[[Any], Any]] = {
-            steps.GetExact: self._get_exact,
-            steps.Join: self._join,
-            steps.Rewrite: self._rewrite,
-            steps.Embed: self._embed,
-            steps.Search: self._search,
-            steps.Verify: self._verify,
-            steps.Write: self._write,
-        }
-        self._aperform: dict[type, Callable[[Any], Awaitable[Any]]] = {
-            steps.Join: self._ajoin,
-            steps.Rewrite: self._arewrite,
-            steps.Embed: self._aembed,
-            steps.Search: self._asearch,
-            steps.Verify: self._averify,
-        }
-        # Steps that an event loop may run on its own thread.
-        self._inline = {steps.GetExact: store.inline_reads, steps.Write: store.inline_writes}
+        self.performer = Performer(
+            store=store, semantic=semantic, policy=policy, evidence=self.evidence, emit=self.emit
+        )
         renew_in_child(self)
 
     def emit(self, event: Event) -> None:
@@ -159,7 +127,7 @@ class Engine:
         try:
             while True:
                 step = generator.send(answer)
-                answer = self.step(step)
+                answer = self.performer.step(step)
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -168,7 +136,7 @@ class Engine:
         answer: Any = None
         try:
             while True:
-                answer = await self.astep(generator.send(answer))
+                answer = await self.performer.astep(generator.send(answer))
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -201,8 +169,7 @@ class Engine:
             self.semantic.mark_wrong(key_id, entry_id)
 
     def close(self) -> None:
-        if self._desk is not None:
-            self._desk.close()
+        self.performer.close()
         if self.auditor is not None:
             self.auditor.close()
         self.evidence.close()
@@ -212,7 +179,7 @@ class Engine:
         self.store.close()
 
     def after_fork(self) -> None:
-        self.flights = Flights()
+        self.performer.after_fork()
         self.evidence.after_fork()
         if self.auditor is not None:
             self.auditor.after_fork()
@@ -230,7 +197,7 @@ class Engine:
                 except StopIteration as stop:  # the flow's own; one that the upstream raises is the caller's
                     return self._served(ctx, stop.value)
                 if type(step) is not steps.CallUpstream:
-                    answer = self.step(step)
+                    answer = self.performer.step(step)
                     continue
                 answer = call()
                 if type(answer) is steps.StreamReply:
@@ -248,7 +215,7 @@ class Engine:
                 except StopIteration as stop:  # the flow's own; one that the upstream raises is the caller's
                     return self._served(ctx, stop.value)
                 if type(step) is not steps.CallUpstream:
-                    answer = await self.astep(step)
+                    answer = await self.performer.astep(step)
                     continue
                 answer = await call()
                 if type(answer) is steps.StreamReply:
@@ -256,20 +223,6 @@ class Engine:
         except BaseException as error:
             self._broken(ctx, flow, error)
             raise
-
-    def step(self, step: Step) -> Any:
-        """Perform one step of a flow."""
-        return self._perform[type(step)](step)
-
-    async def astep(self, step: Step) -> Any:
-        """As :meth:`step`, off the event loop where it may take long."""
-        kind = type(step)
-        perform = self._aperform.get(kind)
-        if perform is not None:
-            return await perform(step)
-        if self._inline.get(kind, True):
-            return self._perform[kind](step)
-        return await asyncio.to_thread(self._perform[kind], step)
 
     def _served(self, ctx: Call, answered: Answered) -> Served:
         self.done(ctx)
@@ -328,177 +281,12 @@ class Engine:
             off=self.evidence.off,
         )
 
-    # Steps --------------------------------------------------------------------------------------------------------
-
-    def _get_exact(self, step: steps.GetExact) -> Any:
-        try:
-            return self.store.get(step.key)
-        except CacheTrouble as error:
-            self._trouble(error)
-            return None
-
-    def _write(self, step: steps.Write) -> bool:
-        try:
-            self.store.put(step.entry)
-        except CacheTrouble as error:
-            self._trouble(error)
-            return False
-        if self.semantic is not None:
-            try:
-                self.semantic.add(step.entry)
-            except CacheTrouble as error:
-                self._trouble(error)
-        return True
-
-    def _join(self, step: steps.Join) -> Any:
-        owner = (threading.get_ident(), None)
-        flight, leads = self.flights.join(step.key.canonical, owner)
-        if leads:
-            return flight
-        if flight.owner[0] == owner[0]:
-            return _ALONE  # this very thread is reading the leader's stream: waiting for it would never end
-        try:
-            return wait(flight, step.wait_s)
-        except TimeoutError:
-            return _ALONE
-
-    async def _ajoin(self, step: steps.Join) -> Any:
-        owner = (threading.get_ident(), asyncio.current_task())
-        flight, leads = self.flights.join(step.key.canonical, owner)
-        if leads:
-            return flight
-        if flight.owner == owner:
-            return _ALONE
-        try:
-            return await wait_async(flight, step.wait_s)
-        except TimeoutError:
-            return _ALONE
-
     def _fingerprint(self) -> str | None:
         assert self.semantic is not None
         return self.semantic.queue.fingerprint
 
-    def _rewrite(self, step: steps.Rewrite) -> str | None:
-        assert self.policy.rewrite is not None
-        try:
-            text = self.policy.rewrite(step.history, step.text)
-            if not isinstance(text, str) or not text.strip():
-                raise ValueError(f"{text!r} is no question")
-        except Exception as error:
-            self.emit(Event("rewrite_error", f"a question could not be rewritten: {error}", error))
-            return None
-        return text
 
-    async def _arewrite(self, step: steps.Rewrite) -> str | None:
-        return await asyncio.to_thread(self._rewrite, step)
-
-    def _embed(self, step: steps.Embed) -> Any:
-        assert self.semantic is not None
-        queue = self.semantic.queue
-        try:
-            return queue.embed(step.text) if self._reads(step.text) else steps.UNREADABLE
-        except CacheTrouble as error:
-            self._trouble(error)
-            return None
-
-    async def _aembed(self, step: steps.Embed) -> Any:
-        assert self.semantic is not None
-        queue = self.semantic.queue
-        try:
-            # The first question loads the tokenizer, or with some embedders the model.
-            reads = self._reads(step.text) if self._has_read else await asyncio.to_thread(self._reads, step.text)
-            return await queue.aembed(step.text) if reads else steps.UNREADABLE
-        except CacheTrouble as error:
-            self._trouble(error)
-            return None
-
-    def _reads(self, text: str) -> bool:
-        assert self.semantic is not None
-        fits = self.semantic.queue.fits(text)
-        self._has_read = True
-        return fits
-
-    def _search(self, step: steps.Search) -> list[Near]:
-        semantic = self.semantic
-        assert semantic is not None
-        self.evidence.refresh()
-        try:
-            matches = semantic.search(step.key, step.vector, step.k, step.min_similarity)
-            ids = [match.id for match in matches if match.id != step.key.id]
-            if not ids:
-                return []
-            entries = self.store.fetch(ids)
-            gone = [id for id, entry in zip(ids, entries, strict=True) if entry is None]
-            if gone:
-                semantic.remove(gone)
-            near = semantic.near(step.key, step.vector, entries, step.min_similarity)
-        except CacheTrouble as error:
-            self._trouble(error)
-            return []
-        weights = (self.evidence.weigh(n.entry.namespace, n.entry.key.id) for n in near)
-        return [n if w is None else n._replace(**w._asdict()) for n, w in zip(near, weights, strict=True)]
-
-    async def _asearch(self, step: steps.Search) -> list[Near]:
-        if self.store.inline_reads and self.semantic is not None and self.semantic.warm:
-            return self._search(step)
-        return await asyncio.to_thread(self._search, step)
-
-    def _verify(self, step: steps.Verify) -> float | None:
-        future = self._asked(step)
-        if future is not None and self.policy.verify_within_s:
-            concurrent.futures.wait([future], self.policy.verify_within_s)
-        return self._verdict(future)
-
-    async def _averify(self, step: steps.Verify) -> float | None:
-        future = self._asked(step)
-        if future is not None and not future.done() and self.policy.verify_within_s:
-            done, loop = asyncio.Event(), asyncio.get_running_loop()
-            future.add_done_callback(lambda _: _tell(loop, done))
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(done.wait(), self.policy.verify_within_s)
-        return self._verdict(future)
-
-    def _asked(self, step: steps.Verify) -> Future[float] | None:
-        try:
-            return None if self._desk is None else self._desk.ask(step.query, step.cached)
-        except CacheTrouble as error:
-            self._trouble(error)
-            return None
-
-    def _verdict(self, future: Future[float] | None) -> float | None:
-        if future is None:
-            return None
-        if not future.done():
-            if self.policy.verify_within_s:
-                self._trouble(VerifierError(f"no verdict within {self.policy.verify_within_s:g} s"))
-            return None
-        error = future.exception()
-        if error is not None:
-            self._trouble(error if isinstance(error, Exception) else VerifierError(repr(error)))
-            return None
-        return future.result()
-
-    def _trouble(self, error: Exception) -> None:
-        if isinstance(error, (StoreUnavailable, EmbedderUnavailable)):
-            return  # that it failed has been said once
-        kind = next((kind for base, kind in _TROUBLE.items() if isinstance(error, base)), "verifier_error")
-        self.emit(Event(kind, str(error), error))
-
-
-_TROUBLE: dict[type[Exception], str] = {
-    StoreError: "store_error",
-    EmbedderError: "embedder_error",
-    VectorIndexError: "index_error",
-}
-
-
-_ALONE = Landed(None)
 _NO_OPTIONS = Options()
-
-
-def _tell(loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> None:
-    with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
-        loop.call_soon_threadsafe(done.set)
 
 
 def _no_fingerprint() -> None:

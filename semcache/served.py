@@ -54,7 +54,7 @@ class Pending:
         try:
             step = flow.send(reply)
             while True:
-                step = flow.send(self._engine.step(step))
+                step = flow.send(self._engine.performer.step(step))
         except StopIteration:
             pass
         finally:
@@ -68,7 +68,7 @@ class Pending:
         try:
             step = flow.send(reply)
             while True:
-                step = flow.send(await self._engine.astep(step))
+                step = flow.send(await self._engine.performer.astep(step))
         except StopIteration:
             pass
         finally:

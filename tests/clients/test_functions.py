@@ -156,7 +156,7 @@ def test_even_a_stop_iteration_reaches_the_caller(cache):
     empty = cache.wrap(lambda prompt: next(iter(())))
     with pytest.raises(StopIteration):
         empty("hi")
-    assert len(cache.engine.flights) == 0
+    assert len(cache.engine.performer.flights) == 0
 
 
 @pytest.mark.parametrize("bad", [42, "text", None, SemanticCache, lambda: 1, lambda *, prompt: 1])
@@ -479,7 +479,7 @@ def test_a_stream_that_is_not_read_to_its_end_is_not_kept(cache, end):
     assert closed == [1]
     assert list(wrapped("hi")) == [1, 2]
     assert not last_outcome().hit
-    assert len(cache.engine.flights) == 0
+    assert len(cache.engine.performer.flights) == 0
 
 
 def test_what_the_caller_does_to_a_chunk_is_not_recorded(cache):
@@ -525,7 +525,7 @@ async def test_a_cancelled_async_stream_is_not_kept(cache):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert len(cache.engine.flights) == 0
+    assert len(cache.engine.performer.flights) == 0
     assert not cache.lookup(wrapped.request("hi")).outcome.hit
 
 

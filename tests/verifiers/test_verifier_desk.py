@@ -129,7 +129,7 @@ def test_a_late_verdict_is_a_miss_and_an_event_and_counts_the_next_time():
         assert not cache.lookup(ASKED).outcome.hit
         assert events == ["verifier_error"]
         gate.open.set()
-        cache.engine._desk.ask(ASKED, STORED).result(WAIT_S)
+        cache.engine.performer.desk.ask(ASKED, STORED).result(WAIT_S)
         found = cache.lookup(ASKED)
         assert (found.outcome.hit, found.outcome.decision.probability) == (True, 0.95)
 
@@ -142,7 +142,7 @@ def test_with_no_time_to_wait_the_first_call_misses_and_the_confirmed_pair_serve
         cache.on_event(lambda event: events.append(event.kind))
         cache.store(STORED, {"answer": 1})
         cache.lookup(ASKED)
-        cache.engine._desk.ask(ASKED, STORED).result(WAIT_S)
+        cache.engine.performer.desk.ask(ASKED, STORED).result(WAIT_S)
         assert cache.lookup(ASKED).outcome.hit
         assert (events, gate.asked) == ([], [(ASKED, STORED)])
 
@@ -153,7 +153,7 @@ async def test_an_event_loop_waits_without_holding_others_up():
         await cache.store(STORED, {"answer": 1})
         assert not (await cache.lookup(ASKED)).outcome.hit
         gate.open.set()
-        cache.engine._desk.ask(ASKED, STORED).result(WAIT_S)
+        cache.engine.performer.desk.ask(ASKED, STORED).result(WAIT_S)
         assert (await cache.lookup(ASKED)).outcome.hit
 
 

@@ -1,0 +1,267 @@
+"""Performs single steps of flows: the store, the flights, the embedder, the index and the verifier are asked here.
+
+Whatever goes wrong in them becomes an event and a ``None`` answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from semcache import steps
+from semcache.errors import (
+    CacheTrouble,
+    EmbedderError,
+    EmbedderUnavailable,
+    StoreError,
+    StoreUnavailable,
+    VectorIndexError,
+    VerifierError,
+)
+from semcache.flight import Flights, Landed, wait, wait_async
+from semcache.types import Event
+from semcache.verifiers import VerifierDesk, resolve
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from semcache.live.evidence import Evidence
+    from semcache.policy import Policy
+    from semcache.semantic import SemanticTier
+    from semcache.steps import Near, Step
+    from semcache.stores.base import Store
+
+
+class Performer:
+    """The parts of one cache that steps ask.
+
+    Args:
+        semantic: ``None`` leaves the exact tier only.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        semantic: SemanticTier | None,
+        policy: Policy,
+        evidence: Evidence,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self.store = store
+        self.semantic = semantic
+        self.policy = policy
+        self.evidence = evidence
+        self.emit = emit
+        self.flights = Flights()
+        self.desk = None if policy.verifier is None else VerifierDesk(resolve(policy.verifier))
+        self._has_read = False
+        self._perform: dict[type, Callable[[Any], Any]] = {
+            steps.GetExact: self._get_exact,
+            steps.Join: self._join,
+            steps.Rewrite: self._rewrite,
+            steps.Embed: self._embed,
+            steps.Search: self._search,
+            steps.Verify: self._verify,
+            steps.Write: self._write,
+        }
+        self._aperform: dict[type, Callable[[Any], Awaitable[Any]]] = {
+            steps.Join: self._ajoin,
+            steps.Rewrite: self._arewrite,
+            steps.Embed: self._aembed,
+            steps.Search: self._asearch,
+            steps.Verify: self._averify,
+        }
+        # Steps that an event loop may run on its own thread.
+        self._inline = {steps.GetExact: store.inline_reads, steps.Write: store.inline_writes}
+
+    def step(self, step: Step) -> Any:
+        """Perform one step of a flow, any but ``CallUpstream``."""
+        return self._perform[type(step)](step)
+
+    async def astep(self, step: Step) -> Any:
+        """As :meth:`step`, off the event loop where it may take long."""
+        kind = type(step)
+        perform = self._aperform.get(kind)
+        if perform is not None:
+            return await perform(step)
+        if self._inline.get(kind, True):
+            return self._perform[kind](step)
+        return await asyncio.to_thread(self._perform[kind], step)
+
+    def after_fork(self) -> None:
+        """In a child: the parent's calls in flight are its own."""
+        self.flights = Flights()
+
+    def close(self) -> None:
+        if self.desk is not None:
+            self.desk.close()
+
+    def _get_exact(self, step: steps.GetExact) -> Any:
+        try:
+            return self.store.get(step.key)
+        except CacheTrouble as error:
+            self._trouble(error)
+            return None
+
+    def _write(self, step: steps.Write) -> bool:
+        try:
+            self.store.put(step.entry)
+        except CacheTrouble as error:
+            self._trouble(error)
+            return False
+        if self.semantic is not None:
+            try:
+                self.semantic.add(step.entry)
+            except CacheTrouble as error:
+                self._trouble(error)
+        return True
+
+    def _join(self, step: steps.Join) -> Any:
+        owner = (threading.get_ident(), None)
+        flight, leads = self.flights.join(step.key.canonical, owner)
+        if leads:
+            return flight
+        if flight.owner[0] == owner[0]:
+            return _ALONE  # this very thread is reading the leader's stream: waiting for it would never end
+        try:
+            return wait(flight, step.wait_s)
+        except TimeoutError:
+            return _ALONE
+
+    async def _ajoin(self, step: steps.Join) -> Any:
+        owner = (threading.get_ident(), asyncio.current_task())
+        flight, leads = self.flights.join(step.key.canonical, owner)
+        if leads:
+            return flight
+        if flight.owner == owner:
+            return _ALONE
+        try:
+            return await wait_async(flight, step.wait_s)
+        except TimeoutError:
+            return _ALONE
+
+    def _rewrite(self, step: steps.Rewrite) -> str | None:
+        assert self.policy.rewrite is not None
+        try:
+            text = self.policy.rewrite(step.history, step.text)
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(f"{text!r} is no question")
+        except Exception as error:
+            self.emit(Event("rewrite_error", f"a question could not be rewritten: {error}", error))
+            return None
+        return text
+
+    async def _arewrite(self, step: steps.Rewrite) -> str | None:
+        return await asyncio.to_thread(self._rewrite, step)
+
+    def _embed(self, step: steps.Embed) -> Any:
+        assert self.semantic is not None
+        queue = self.semantic.queue
+        try:
+            return queue.embed(step.text) if self._reads(step.text) else steps.UNREADABLE
+        except CacheTrouble as error:
+            self._trouble(error)
+            return None
+
+    async def _aembed(self, step: steps.Embed) -> Any:
+        assert self.semantic is not None
+        queue = self.semantic.queue
+        try:
+            # The first question loads the tokenizer, or with some embedders the model.
+            reads = self._reads(step.text) if self._has_read else await asyncio.to_thread(self._reads, step.text)
+            return await queue.aembed(step.text) if reads else steps.UNREADABLE
+        except CacheTrouble as error:
+            self._trouble(error)
+            return None
+
+    def _reads(self, text: str) -> bool:
+        assert self.semantic is not None
+        fits = self.semantic.queue.fits(text)
+        self._has_read = True
+        return fits
+
+    def _search(self, step: steps.Search) -> list[Near]:
+        semantic = self.semantic
+        assert semantic is not None
+        self.evidence.refresh()
+        try:
+            matches = semantic.search(step.key, step.vector, step.k, step.min_similarity)
+            ids = [match.id for match in matches if match.id != step.key.id]
+            if not ids:
+                return []
+            entries = self.store.fetch(ids)
+            gone = [id for id, entry in zip(ids, entries, strict=True) if entry is None]
+            if gone:
+                semantic.remove(gone)
+            near = semantic.near(step.key, step.vector, entries, step.min_similarity)
+        except CacheTrouble as error:
+            self._trouble(error)
+            return []
+        weights = (self.evidence.weigh(n.entry.namespace, n.entry.key.id) for n in near)
+        return [n if w is None else n._replace(**w._asdict()) for n, w in zip(near, weights, strict=True)]
+
+    async def _asearch(self, step: steps.Search) -> list[Near]:
+        if self.store.inline_reads and self.semantic is not None and self.semantic.warm:
+            return self._search(step)
+        return await asyncio.to_thread(self._search, step)
+
+    def _verify(self, step: steps.Verify) -> float | None:
+        future = self._asked(step)
+        if future is not None and self.policy.verify_within_s:
+            concurrent.futures.wait([future], self.policy.verify_within_s)
+        return self._verdict(future)
+
+    async def _averify(self, step: steps.Verify) -> float | None:
+        future = self._asked(step)
+        if future is not None and not future.done() and self.policy.verify_within_s:
+            done, loop = asyncio.Event(), asyncio.get_running_loop()
+            future.add_done_callback(lambda _: _tell(loop, done))
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(done.wait(), self.policy.verify_within_s)
+        return self._verdict(future)
+
+    def _asked(self, step: steps.Verify) -> Future[float] | None:
+        try:
+            return None if self.desk is None else self.desk.ask(step.query, step.cached)
+        except CacheTrouble as error:
+            self._trouble(error)
+            return None
+
+    def _verdict(self, future: Future[float] | None) -> float | None:
+        if future is None:
+            return None
+        if not future.done():
+            if self.policy.verify_within_s:
+                self._trouble(VerifierError(f"no verdict within {self.policy.verify_within_s:g} s"))
+            return None
+        error = future.exception()
+        if error is not None:
+            self._trouble(error if isinstance(error, Exception) else VerifierError(repr(error)))
+            return None
+        return future.result()
+
+    def _trouble(self, error: Exception) -> None:
+        if isinstance(error, (StoreUnavailable, EmbedderUnavailable)):
+            return  # that it failed has been said once
+        kind = next((kind for base, kind in _TROUBLE.items() if isinstance(error, base)), "verifier_error")
+        self.emit(Event(kind, str(error), error))
+
+
+_TROUBLE: dict[type[Exception], str] = {
+    StoreError: "store_error",
+    EmbedderError: "embedder_error",
+    VectorIndexError: "index_error",
+}
+
+
+_ALONE = Landed(None)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> None:
+    with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
+        loop.call_soon_threadsafe(done.set)
