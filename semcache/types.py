@@ -22,7 +22,9 @@ class Usage(NamedTuple):
     """Tokens of one call, in one meaning for every provider.
 
     ``input_tokens`` includes the cached ones; ``cache_read_tokens`` and ``cache_write_tokens`` are parts of it.
-    ``reasoning_tokens`` is a part of ``output_tokens``.
+    ``reasoning_tokens`` is a part of ``output_tokens``. ``cache_write_long_tokens`` is the part of
+    ``cache_write_tokens`` written for the longer of the two lifetimes that a provider sells (1h of Anthropic and
+    Bedrock, 12h of OpenAI), which costs more. ``estimated``: nobody counted; see :mod:`semcache.estimates`.
     """
 
     input_tokens: int = 0
@@ -30,6 +32,8 @@ class Usage(NamedTuple):
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_long_tokens: int = 0
+    estimated: bool = False
 
     @property
     def total(self) -> int:
@@ -249,7 +253,12 @@ class Outcome:
         age_s: Seconds since the served entry was stored.
         ttl_s: Seconds that the served or stored entry still lives; ``None`` if for ever.
         usage: Tokens of the call: spent on a miss, saved on a hit.
-        usd_micro: Price of ``usage`` in millionths of a dollar; ``None`` when the model has no known price.
+        expected_read_tokens: Input tokens that the provider was expected to hold in its prompt cache at that moment,
+            whether it was called or not; ``None`` if it cannot be told.
+        usd_micro: What the call cost, in millionths of a dollar; on a hit, what it would have cost at that moment.
+            ``None`` when the model has no known price.
+        price_id: Which row of which price table that is by.
+        refused: A :class:`~semcache.budgets.Budget` kept the call from the upstream, and nothing answered it.
         seconds: Wall time by phase: ``lookup``, ``embed``, ``upstream``, ``total``.
         would_serve: The hit that was found and withheld.
     """
@@ -267,7 +276,10 @@ class Outcome:
     age_s: float | None = None
     ttl_s: float | None = None
     usage: Usage | None = None
+    expected_read_tokens: int | None = None
     usd_micro: int | None = None
+    price_id: str | None = None
+    refused: bool = False
     upstream_latency_s: float | None = None
     decision: Decision | None = None
     request: Request | None = None
