@@ -7,7 +7,7 @@ import binascii
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from semcache.messages import split_last_user_text
 from semcache.types import Request
@@ -30,25 +30,34 @@ def expect(ok: bool, what: str) -> None:
 
 
 def new_request(
-    api: str, body: Mapping[str, Any], *, upstream: str, headers: Mapping[str, str], in_scope: tuple[str, ...]
+    api: str,
+    body: Mapping[str, Any],
+    *,
+    upstream: str,
+    headers: Mapping[str, str],
+    in_scope: tuple[str, ...] = (),
+    named: Mapping[str, Any] | None = None,
 ) -> Request:
     """A request with all of ``body`` in its scope, for the codec to refine.
 
-    ``in_scope``: lower-case names of the headers that change what the provider does. Their values are lists of
-    tokens, in which order means nothing.
+    Args:
+        in_scope: Lower-case names of the headers that change what the provider does. Their values are lists of
+            tokens, in which order means nothing.
+        named: ``model``, ``stream`` and ``temperature``, where they are no fields of ``body`` itself.
     """
+    named = body if named is None else named
     chosen = {name: sorted(token.strip() for token in headers[name].split(",")) for name in in_scope if name in headers}
     scope: dict[str, Any] = {"upstream": upstream, "body": dict(body)}
     if chosen:
         scope["headers"] = chosen
-    model, temperature = body.get("model"), body.get("temperature")
+    model, temperature = named.get("model"), named.get("temperature")
     is_number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
     return Request(
         api=api,
         scope=scope,
         text=None,
         model=model if isinstance(model, str) else None,
-        stream=body.get("stream") is True,
+        stream=named.get("stream") is True,
         temperature=temperature if is_number else None,
     )
 
@@ -63,17 +72,50 @@ def blocks(value: object, what: str) -> list[Block]:
     return value  # type: ignore[return-value]
 
 
-def with_text(request: Request, messages: list[Block], body: Block, bypass: str) -> Request:
-    """``request`` with the fuzzy text taken out of its normalised ``messages``, and ``body`` as its scope."""
-    split = split_last_user_text(messages)
+class Reading(NamedTuple):
+    """What a codec has read in the body of a conversation.
+
+    Args:
+        messages: Normalised: ``role`` and ``content``, a string or blocks, of which those of text have the type
+            ``text``.
+        rest: All else that must match exactly.
+        bypass: Why the request must not be cached; empty if it may.
+        exact_only: Why it may only match exactly; empty if nothing but its last message may forbid more.
+    """
+
+    messages: list[Block]
+    rest: Block
+    bypass: str = ""
+    exact_only: str = ""
+
+
+def conversation(request: Request, read: Callable[[], Reading]) -> Request:
+    """``request`` with the fuzzy text apart and all else that ``read`` finds as its scope.
+
+    An UnknownShape that ``read`` raises becomes the reason of a bypass.
+    """
+    try:
+        reading = read()
+    except UnknownShape as surprise:
+        return replace(request, bypass=str(surprise))
+    split = split_last_user_text(reading.messages)
     exact_only = split.exact_only or ("" if split.text and not split.text.isspace() else "no text to embed")
     return replace(
         request,
-        scope={**request.scope, "body": {**body, "messages": split.messages}},
+        scope={**request.scope, "body": {**reading.rest, "messages": split.messages}},
         text=split.text,
-        bypass=bypass or None,
-        exact_only=exact_only or None,
+        bypass=reading.bypass or None,
+        exact_only=exact_only or reading.exact_only or None,
     )
+
+
+def plain(content: object) -> object:
+    """One form of a content that has two: a lone block of nothing but text as the string that it holds."""
+    if isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict):
+        (block,) = content
+        if block.keys() == {"type", "text"} and block["type"] == "text" and isinstance(block["text"], str):
+            return block["text"]
+    return content
 
 
 def digest(encoded: str, media_type: str | None) -> Block | None:
@@ -96,11 +138,16 @@ def digest_data_url(url: object) -> object:
     return digest(encoded, head.removesuffix(";base64")) or url
 
 
+def field(value: object, name: str) -> Any:
+    """A field of what may be no JSON object; ``None`` where there is none."""
+    return value.get(name) if isinstance(value, Mapping) else None
+
+
 def count(usage: Mapping[str, Any], *path: str) -> int:
     """A token count under nested keys; 0 where it is missing or null."""
     value: Any = usage
     for name in path:
-        value = value.get(name) if isinstance(value, Mapping) else None
+        value = field(value, name)
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 

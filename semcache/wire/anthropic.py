@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from semcache.types import Request, Usage
@@ -15,16 +14,17 @@ from semcache.wire import _sse
 from semcache.wire._common import (
     Block,
     NotRecordable,
+    Reading,
     StreamRecorder,
-    UnknownShape,
     blocks,
+    conversation,
     count,
     digest,
     expect,
     join,
     new_request,
     pieces,
-    with_text,
+    plain,
     without,
 )
 from semcache.wire._json import dumps, loads_object
@@ -58,18 +58,7 @@ class AnthropicMessages:
 
     def parse(self, body: Mapping[str, Any], *, upstream: str, headers: Mapping[str, str]) -> Request:
         request = new_request(self.name, body, upstream=upstream, headers=headers, in_scope=_HEADERS)
-        try:
-            messages = [_normal_block(message) for message in blocks(body.get("messages"), "messages")]
-            expect(bool(messages), "no messages")
-            bypass = _bypass(body)
-            seen = without(body, _TRANSPORT_ONLY)
-            if isinstance(body.get("system"), list):
-                seen["system"] = [_normal_block(block) for block in blocks(body["system"], "system")]
-            if body.get("tools"):
-                seen["tools"] = [without(tool, _MARKS) for tool in blocks(body["tools"], "tools")]
-        except UnknownShape as surprise:
-            return replace(request, bypass=str(surprise))
-        return with_text(request, messages, seen, bypass)
+        return conversation(request, lambda: _read(body))
 
     def forward(self, body: Mapping[str, Any], *, ask_usage: bool) -> dict[str, Any] | None:
         return None
@@ -136,14 +125,29 @@ def _event(kind: str, **fields: Any) -> bytes:
     return _sse.write({"type": kind, **fields}, kind)
 
 
+def _read(body: Mapping[str, Any]) -> Reading:
+    messages = [_normal_block(message) for message in blocks(body.get("messages"), "messages")]
+    expect(bool(messages), "no messages")
+    bypass = _bypass(body)
+    seen = without(body, _TRANSPORT_ONLY)
+    if isinstance(body.get("system"), list):
+        seen["system"] = plain([_normal_block(block) for block in blocks(body["system"], "system")])
+    if body.get("tools"):
+        seen["tools"] = [without(tool, _MARKS) for tool in blocks(body["tools"], "tools")]
+    return Reading(messages, seen, bypass)
+
+
 def _normal_block(block: Block) -> Block:
-    """A message or content block without cache marks, with digests for attachments, to any depth of content."""
+    """A message or content block without cache marks, with digests for attachments, to any depth of content.
+
+    A string of content is short for one block of text (API reference, 2026-11-21).
+    """
     normal = without(block, _MARKS)
     content = normal.get("content")
     if "role" in block:
         expect(isinstance(content, (str, list)), "message content")
     if isinstance(content, list):
-        normal["content"] = [_normal_block(part) for part in blocks(content, "content blocks")]
+        normal["content"] = plain([_normal_block(part) for part in blocks(content, "content blocks")])
     source = normal.get("source")
     if isinstance(source, dict):
         normal["source"] = _normal_source(source)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from semcache.types import Request, Usage
@@ -17,16 +16,17 @@ from semcache.wire import _sse
 from semcache.wire._common import (
     Block,
     NotRecordable,
+    Reading,
     StreamRecorder,
-    UnknownShape,
     blocks,
+    conversation,
     count,
     digest,
     expect,
+    field,
     join,
     new_request,
     pieces,
-    with_text,
     without,
 )
 from semcache.wire._json import loads_object
@@ -55,25 +55,17 @@ class Gemini:
         stream = found is not None and found["method"] == "streamGenerateContent"
         # One request, whether it streams or not.
         answers = _METHOD.sub("", upstream).replace(_AS_EVENTS, "")
-        request = replace(new_request(self.name, body, upstream=answers, headers={}, in_scope=()), stream=stream)
-        try:
+        model = found["model"] if found else ""
+        config = body.get("generationConfig") or {}
+        named = {"model": model.rpartition("/")[2], "stream": stream, "temperature": field(config, "temperature")}
+        request = new_request(self.name, body, upstream=answers, headers=headers, named=named)
+
+        def read() -> Reading:
             expect(found is not None, "path")
             expect(not stream or _AS_EVENTS in upstream, "a stream that is not of events")
-            messages = [_normal_content(content) for content in blocks(body.get("contents"), "contents")]
-            expect(bool(messages), "no contents")
-            config = body.get("generationConfig") or {}
-            expect(isinstance(config, dict), "generationConfig")
-            # The API takes each name in two spellings; a codec that knew one of them would miss what the other asks.
-            expect(not any("_" in name for name in (*body, *config)), "names in snake_case")
-            bypass = _bypass(body, config)
-        except UnknownShape as surprise:
-            return replace(request, bypass=str(surprise))
-        assert found is not None
-        model, temperature = found["model"], config.get("temperature")
-        is_number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
-        request = replace(request, model=model.rpartition("/")[2], temperature=temperature if is_number else None)
-        seen = {**without(body, _TRANSPORT_ONLY.union(("contents",))), "model": model}
-        return with_text(request, messages, seen, bypass)
+            return _read(body, config, model)
+
+        return conversation(request, read)
 
     def forward(self, body: Mapping[str, Any], *, ask_usage: bool) -> dict[str, Any] | None:
         return None
@@ -88,9 +80,9 @@ class Gemini:
         (candidate,) = candidates
         if candidate.get("finishReason") != "STOP":
             return Storable("never", f"finishReason: {candidate.get('finishReason')}")
-        for field in ("groundingMetadata", "urlContextMetadata", "citationMetadata"):
-            if candidate.get(field):
-                return Storable("never", f"citations of what the provider has looked up: {field}")
+        for name in ("groundingMetadata", "urlContextMetadata", "citationMetadata"):
+            if candidate.get(name):
+                return Storable("never", f"citations of what the provider has looked up: {name}")
         content = candidate.get("content")
         parts = content.get("parts") if isinstance(content, Mapping) else None
         if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
@@ -126,6 +118,17 @@ class Gemini:
             begun = {"content": {**content, "parts": [part]}, "index": candidate.get("index", 0)}
             yield _sse.write({**base, "candidates": [begun]})
         yield _sse.write({**answer, "candidates": [{**candidate, "content": {**content, "parts": [last]}}]})
+
+
+def _read(body: Mapping[str, Any], config: object, model: str) -> Reading:
+    messages = [_normal_content(content) for content in blocks(body.get("contents"), "contents")]
+    expect(bool(messages), "no contents")
+    expect(isinstance(config, dict), "generationConfig")
+    assert isinstance(config, dict)
+    # The API takes each name in two spellings; a codec that knew one of them would miss what the other asks.
+    expect(not any("_" in name for name in (*body, *config)), "names in snake_case")
+    seen = {**without(body, _TRANSPORT_ONLY.union(("contents",))), "model": model}
+    return Reading(messages, seen, _bypass(body, config))
 
 
 def _normal_content(content: Block) -> Block:

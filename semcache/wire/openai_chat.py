@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from semcache.types import Request, Usage
@@ -15,9 +14,10 @@ from semcache.wire import _sse
 from semcache.wire._common import (
     Block,
     NotRecordable,
+    Reading,
     StreamRecorder,
-    UnknownShape,
     blocks,
+    conversation,
     count,
     digest,
     digest_data_url,
@@ -25,7 +25,7 @@ from semcache.wire._common import (
     join,
     new_request,
     pieces,
-    with_text,
+    plain,
     without,
 )
 from semcache.wire._json import loads_object
@@ -35,6 +35,7 @@ from semcache.wire.base import Recorder, Storable
 # Request fields that do not change the answer. Source: API reference and SDK types, 2026-11-21.
 _TRANSPORT_ONLY: Final = frozenset(
     {
+        "cache_salt",  # vLLM's
         "metadata",
         "prompt_cache_key",
         "prompt_cache_options",
@@ -69,16 +70,7 @@ class OpenAIChat:
 
     def parse(self, body: Mapping[str, Any], *, upstream: str, headers: Mapping[str, str]) -> Request:
         request = new_request(self.name, body, upstream=upstream, headers=headers, in_scope=_HEADERS)
-        try:
-            messages = [_normal_message(message) for message in blocks(body.get("messages"), "messages")]
-            expect(bool(messages), "no messages")
-            bypass = _bypass(body)
-        except UnknownShape as surprise:
-            return replace(request, bypass=str(surprise))
-        seen = without(body, _TRANSPORT_ONLY)
-        if seen.get("tools"):
-            seen["tools"] = [_normal_tool(tool) for tool in seen["tools"]]
-        return with_text(request, messages, seen, bypass)
+        return conversation(request, lambda: _read(body))
 
     def forward(self, body: Mapping[str, Any], *, ask_usage: bool) -> dict[str, Any] | None:
         if not ask_usage or body.get("stream") is not True or _wants_usage(body):
@@ -140,12 +132,22 @@ def _wants_usage(body: Mapping[str, Any]) -> bool:
     return isinstance(options, Mapping) and options.get("include_usage") is True
 
 
+def _read(body: Mapping[str, Any]) -> Reading:
+    messages = [_normal_message(message) for message in blocks(body.get("messages"), "messages")]
+    expect(bool(messages), "no messages")
+    bypass = _bypass(body)
+    seen = without(body, _TRANSPORT_ONLY)
+    if seen.get("tools"):
+        seen["tools"] = [_normal_tool(tool) for tool in seen["tools"]]
+    return Reading(messages, seen, bypass)
+
+
 def _normal_message(message: Block) -> Block:
     normal = without(message, _MARKS)
     content = normal.get("content")
     expect(content is None or isinstance(content, (str, list)), "message content")
     if isinstance(content, list):
-        normal["content"] = [_normal_part(part) for part in blocks(content, "content parts")]
+        normal["content"] = plain([_normal_part(part) for part in blocks(content, "content parts")])
     return normal
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from semcache.types import Request, Usage
@@ -23,16 +22,17 @@ from semcache.wire import _sse
 from semcache.wire._common import (
     Block,
     NotRecordable,
+    Reading,
     StreamRecorder,
-    UnknownShape,
     blocks,
+    conversation,
     count,
     digest,
     digest_data_url,
     expect,
     new_request,
     pieces,
-    with_text,
+    plain,
     without,
 )
 from semcache.wire._json import loads_object
@@ -45,6 +45,7 @@ _ABOUT_THE_CALLER: Final[Block] = {"metadata": {}, "prompt_cache_key": None, "sa
 _TRANSPORT_ONLY: Final = frozenset(
     {
         *_ABOUT_THE_CALLER,
+        "cache_salt",  # vLLM's
         "prompt_cache_options",
         "prompt_cache_retention",
         "service_tier",
@@ -94,21 +95,7 @@ class OpenAIResponses:
 
     def parse(self, body: Mapping[str, Any], *, upstream: str, headers: Mapping[str, str]) -> Request:
         request = new_request(self.name, body, upstream=upstream, headers=headers, in_scope=_HEADERS)
-        try:
-            items = [_normal_item(item) for item in _items(body.get("input"))]
-            expect(bool(items), "no input")
-            bypass = _bypass(body, items)
-        except UnknownShape as surprise:
-            return replace(request, bypass=str(surprise))
-        # The items stand in the scope as messages do in that of any other format (``semcache.context``).
-        seen = {
-            **without(body, _TRANSPORT_ONLY.union(_SERVER_SIDE, ("input",))),
-            "store": body.get("store") is not False,
-        }
-        request = with_text(request, items, seen, bypass)
-        if seen["store"] and not request.exact_only:
-            return replace(request, exact_only=_CHAINABLE)
-        return request
+        return conversation(request, lambda: _read(body))
 
     def forward(self, body: Mapping[str, Any], *, ask_usage: bool) -> dict[str, Any] | None:
         return None
@@ -158,6 +145,16 @@ class OpenAIResponses:
             yield _sse.write({**event, "sequence_number": number}, event["type"])
 
 
+def _read(body: Mapping[str, Any]) -> Reading:
+    items = [_normal_item(item) for item in _items(body.get("input"))]
+    expect(bool(items), "no input")
+    bypass = _bypass(body, items)
+    keeps = body.get("store") is not False
+    # The items stand in the scope as messages do in that of any other format (``semcache.context``).
+    seen = {**without(body, _TRANSPORT_ONLY.union(_SERVER_SIDE, ("input",))), "store": keeps}
+    return Reading(items, seen, bypass, _CHAINABLE if keeps else "")
+
+
 def _items(given: object) -> list[Block]:
     if isinstance(given, str):
         return [{"role": "user", "content": given}]
@@ -174,7 +171,7 @@ def _normal_item(item: Block) -> Block:
             normal = without(normal, _OF_ITS_ANSWER)
     for field in ("content", "output"):
         if isinstance(normal.get(field), list):
-            normal[field] = [_normal_part(part) for part in blocks(normal[field], f"{field} parts")]
+            normal[field] = plain([_normal_part(part) for part in blocks(normal[field], f"{field} parts")])
     return normal
 
 

@@ -76,6 +76,28 @@ def test_one_plain_text_part_is_the_same_request_as_a_string(codec: Codec) -> No
 
 
 @BOTH
+def test_a_lone_text_block_and_its_string_are_one_request_anywhere(codec: Codec) -> None:
+    def of(wrapped: bool) -> Request:
+        def content(text: str) -> Any:
+            return [{"type": "text", "text": text}] if wrapped else text
+
+        turns = [("system", content("be brief")), ("assistant", content("yes?"))]
+        if codec is ANTHROPIC:
+            result = {"type": "tool_result", "tool_use_id": "t", "content": content("sunny")}
+            turns = [("assistant", content("yes?")), ("user", [result])]
+        messages = [{"role": role, "content": said} for role, said in [*turns, ("user", "hi")]]
+        return parse(codec, ask(messages=messages, **({"system": content("be kind")} if codec is ANTHROPIC else {})))
+
+    assert identity(of(True)) == identity(of(False))
+    two = {"type": "text", "text": "be brief"}, {"type": "text", "text": ""}
+    cited = {"type": "text", "text": "be brief", "citations": []}
+    for other in (list(two), [cited]):
+        said = [{"role": "assistant", "content": c} for c in ("be brief", other)]
+        one, another = (parse(codec, ask(messages=[turn, {"role": "user", "content": "hi"}])) for turn in said)
+        assert identity(one) != identity(another)
+
+
+@BOTH
 def test_the_last_text_part_is_fuzzy_and_the_others_are_exact(codec: Codec) -> None:
     def of(first: str, last: str) -> Request:
         return parse(codec, ask([{"type": "text", "text": first}, {"type": "text", "text": last}]))
@@ -132,6 +154,7 @@ OPENAI_TRANSPORT = [
     {"service_tier": "flex"},
     {"store": False},
     {"store": None},
+    {"cache_salt": "tenant"},
 ]
 ANTHROPIC_TRANSPORT = [
     {"stream": True},
