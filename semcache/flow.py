@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from semcache.context import Fuzzy, alone, turns_differ, windowed
 from semcache.flight import Landed
 from semcache.keys import history_of
-from semcache.live.answers import answer_text, same_answer
+from semcache.live.answers import answer_text, folded, same_answer
 from semcache.live.record import MAX_SLACK
 from semcache.policy import admit, judge, secret_in, ttl_for
 from semcache.privacy import hides
@@ -261,12 +261,15 @@ def _semantic(ctx: Call, key: Key, *, explain: bool = False) -> Generator[Step, 
     started = ctx.tick()
     # The index may score a little low (quantised vectors); what is judged is the true cosine.
     near: Sequence[Near] = yield Search(
-        key, vector, policy.k, -1.0 if explain else policy.search_from(ctx.namespace) - 0.02 - MAX_SLACK
+        key,
+        vector,
+        policy.reach(ctx.namespace),
+        -1.0 if explain else policy.search_from(ctx.namespace) - 0.02 - MAX_SLACK,
     )
     decision = outcome.decision = judge(
         policy,
         text,
-        [Candidate(n.entry.key.id, n.entry.text or "", *n[1:], history=_held_against(ctx, n)) for n in near],
+        [_candidate(ctx, one) for one in near],
         namespace=ctx.namespace,
         min_similarity=ctx.min_similarity,
         explain=explain,
@@ -285,11 +288,14 @@ def _semantic(ctx: Call, key: Key, *, explain: bool = False) -> Generator[Step, 
     return next(n for n in near if n.entry.key.id == chosen.entry_id)
 
 
-def _held_against(ctx: Call, near: Near) -> str:
-    """What tells the turns before a stored question from those before this one."""
-    if ctx.policy.context != "window":
-        return ""
-    return turns_differ(ctx.policy.guards_for(ctx.namespace), ctx.request.history, history_of(near.entry.key))
+def _candidate(ctx: Call, near: Near) -> Candidate:
+    entry, policy = near.entry, ctx.policy
+    history = ""
+    if policy.context == "window":
+        history = turns_differ(policy.guards_for(ctx.namespace), ctx.request.history, history_of(entry.key))
+    compared = policy.answers_for(ctx.namespace) == "closed"
+    answer = folded(answer_text(entry.response)) if compared else None
+    return Candidate(entry.key.id, entry.text or "", *near[1:], history=history, answer=answer)
 
 
 def _embed(ctx: Call) -> Generator[Step, Any, Vector | None]:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from semcache import agreement
 from semcache.context import MODES as CONTEXTS
 from semcache.context import Context, Rewrite
 from semcache.errors import ConfigurationError
@@ -37,6 +38,7 @@ _SAME_TEXT: Final = 1e-3
 """How far below 1 the cosine of a text with itself may come out (reduced precision of stored vectors)."""
 
 Mode = Literal["live", "shadow"]
+Answers = Literal["free", "closed"]
 
 VerifyFunction = Callable[[str, str], float]
 """``verify(query, cached)`` is the probability in [0, 1] that the cached answer serves the query."""
@@ -77,6 +79,8 @@ class Override:
 
     threshold: float | None = None
     min_probability: float | None = None
+    answers: Answers | None = None
+    min_agreement: float | None = None
     guards: tuple[str, ...] | None = None
     ttl: float | None = None
     semantic: bool | None = None
@@ -93,6 +97,10 @@ class Policy:
             and ``question`` object to is then evidence, unless it is decisive. 0 asks for none: every objection
             is a veto; so it is with an embedder that the model was not fitted to, and in a language that the
             guards do not know.
+        answers: ``"closed"`` says that answers come from a limited set and are equal where they mean the same: labels,
+            routes, canned replies. Near questions with one answer then vouch for it, down to a cosine of 0.5, and an
+            answer that most of them contradict is not served. With ``"free"`` wording answers are not compared.
+        min_agreement: Least share of the near questions, weighted by similarity, that vouch for an answer.
         uncovered_threshold: Least cosine where a guard does not know the language of the text.
         guards: Names of the guards that may veto (``semcache.guards.GUARDS``); all by default.
         semantic: Whether texts are matched by meaning at all.
@@ -133,6 +141,8 @@ class Policy:
 
     threshold: float = 0.9
     min_probability: float = 0.85
+    answers: Answers = "free"
+    min_agreement: float = 0.8
     uncovered_threshold: float = 0.97
     guards: tuple[str, ...] = tuple(GUARDS)
     semantic: bool = True
@@ -238,6 +248,14 @@ class Policy:
             return self.min_probability
         return override.min_probability
 
+    def answers_for(self, namespace: str) -> Answers:
+        override = self.namespaces.get(namespace)
+        return self.answers if override is None or override.answers is None else override.answers
+
+    def min_agreement_for(self, namespace: str) -> float:
+        override = self.namespaces.get(namespace)
+        return self.min_agreement if override is None or override.min_agreement is None else override.min_agreement
+
     def guards_for(self, namespace: str) -> tuple[str, ...]:
         override = self.namespaces.get(namespace)
         return self.guards if override is None or override.guards is None else override.guards
@@ -252,10 +270,14 @@ class Policy:
 
     def search_from(self, namespace: str) -> float:
         """Least cosine that can lead to a hit: what a search has to find."""
-        threshold = self.threshold_for(namespace)
-        if self.verifier is None or self.verify_from is None:
-            return threshold
-        return min(threshold, self.verify_from)
+        least = self.threshold_for(namespace)
+        if self.verifier is not None and self.verify_from is not None:
+            least = min(least, self.verify_from)
+        return min(least, agreement.FROM) if self.answers_for(namespace) == "closed" else least
+
+    def reach(self, namespace: str) -> int:
+        """How many of the nearest questions a search has to find."""
+        return max(self.k, agreement.REACH) if self.answers_for(namespace) == "closed" else self.k
 
     @property
     def any_semantic(self) -> bool:
@@ -322,23 +344,47 @@ def judge(
     # A threshold that was measured is kept to, and so is the one for texts that the guards cannot read.
     slack = 0.0 if policy.evidence is not None else 1.0
     least = min(bars.similarity, policy.search_from(namespace))
+    closed = policy.answers_for(namespace) == "closed"
+    shares = agreement.shares(candidates) if closed else {}
+    votes = False
     # Nothing is read of the text while no candidate is near enough for it to matter.
     if candidates and (explain or any(one.similarity >= least - slack * one.slack for one in candidates)):
         if not covered(bars.guards, text):
             bars, slack = bars._replace(similarity=max(bars.similarity, policy.uncovered_threshold)), 0.0
         elif embedder is None or embedder == shipped().fingerprint:
-            bars = bars._replace(probability=policy.min_probability_for(namespace))
+            bars, votes = bars._replace(probability=policy.min_probability_for(namespace)), closed
+        else:
+            votes = closed and policy.evidence is not None and policy.evidence.fingerprint == embedder
     judged: list[Judged] = []
     for candidate in candidates:
         bar = max(floor, bars.similarity - slack * candidate.slack)
-        judged.append(_judge_one(candidate, text, bars._replace(similarity=bar), explain))
+        share = None if candidate.answer is None else shares.get(candidate.answer, 0.0)
+        judged.append(_judge_one(candidate, text, bars._replace(similarity=bar), share, explain))
         if judged[-1].ok and not explain:
             break
     chosen = next((one for one in judged if one.ok), None)
+    if chosen is None and votes:
+        chosen = _vouched(policy, text, [one for one in judged if one.candidate.similarity >= floor], shares, namespace)
+        if chosen is not None:
+            judged = [chosen if one.candidate is chosen.candidate else one for one in judged]
     if chosen is not None:
-        return Decision("serve", bars.similarity, tuple(judged), chosen.candidate, chosen.probability)
+        return Decision("serve", bars.similarity, tuple(judged), chosen.candidate, chosen.probability, chosen.agreement)
     unsure = _worth_verifying(policy, text, candidates, bars, floor)
     return Decision("reject" if unsure is None else "verify", bars.similarity, tuple(judged), unsure)
+
+
+def _vouched(
+    policy: Policy, text: str, judged: Sequence[Judged], shares: Mapping[str, float], namespace: str
+) -> Judged | None:
+    """The candidate that its neighbours vouch for, cleared of what was held against it."""
+    found = agreement.vouched(
+        text,
+        [one.candidate for one in judged],
+        shares,
+        at_least=policy.min_agreement_for(namespace),
+        guards=policy.guards_for(namespace),
+    )
+    return next((one._replace(reasons=()) for one in judged if one.candidate is found), None)
 
 
 class _Bars(NamedTuple):
@@ -357,7 +403,7 @@ class _Bars(NamedTuple):
         ]
 
 
-def _judge_one(candidate: Candidate, text: str, bars: _Bars, explain: bool) -> Judged:
+def _judge_one(candidate: Candidate, text: str, bars: _Bars, share: float | None, explain: bool) -> Judged:
     reasons: list[str] = []
     same = candidate.similarity >= 1.0 - _SAME_TEXT and fold(candidate.text) == fold(text)
     if candidate.similarity < bars.similarity and not same:
@@ -368,18 +414,20 @@ def _judge_one(candidate: Candidate, text: str, bars: _Bars, explain: bool) -> J
         reasons.append(f"history: {candidate.history}")
     if candidate.barred:
         reasons.append("too many of its hits were wrong")
+    if share is not None and share < agreement.CONTESTED and not same:
+        reasons.append(f"agreement {share:.3f} below {agreement.CONTESTED:.3f}: near questions have other answers")
     if reasons and not explain:
-        return Judged(candidate, tuple(reasons))
+        return Judged(candidate, tuple(reasons), agreement=share)
     said = verdicts(bars.guards, text, candidate.text)
     vetoes = bars.vetoes(said, text, candidate.text)
     reasons += [f"{verdict.guard}: {verdict.reason}" for verdict in vetoes]
     if vetoes or not bars.probability:
-        return Judged(candidate, tuple(reasons), said)  # of a pair with a veto the model knows nothing
+        return Judged(candidate, tuple(reasons), said, agreement=share)  # of a pair with a veto the model knows nothing
     probability = shipped().probability(text, candidate.text, candidate.similarity)
     if probability < bars.probability and not same:
         doubts = "".join(f"; {verdict.guard}: {verdict.reason}" for verdict in said if not verdict.ok)
         reasons.append(f"probability {probability:.3f} below {bars.probability:.3f}{doubts}")
-    return Judged(candidate, tuple(reasons), said, probability)
+    return Judged(candidate, tuple(reasons), said, probability, share)
 
 
 def _worth_verifying(
@@ -409,6 +457,9 @@ def _check_rules(where: str, rules: Policy | Override) -> None:
     _check_range(f"min_probability of the {where}", rules.min_probability, 0.0, 1.0)
     if rules.ttl is not None and not rules.ttl > 0.0:
         raise ConfigurationError(f"ttl of the {where} must be above 0 seconds, not {rules.ttl}")
+    _check_range(f"min_agreement of the {where}", rules.min_agreement, 0.0, 1.0)
+    if rules.answers not in (None, "free", "closed"):
+        raise ConfigurationError(f"answers of the {where} are 'free' or 'closed', not {rules.answers!r}")
     unknown = [name for name in rules.guards or () if name not in GUARDS]
     if unknown:
         raise ConfigurationError(f"no guard is called {unknown[0]!r}; there are: {', '.join(GUARDS)}")

@@ -20,6 +20,8 @@ _Fields = dict[str, str]
 _RULES: Final[_Fields] = {
     "threshold": "number",
     "min_probability": "number",
+    "answers": "text",
+    "min_agreement": "number",
     "guards": "names",
     "ttl": "number",
     "semantic": "switch",

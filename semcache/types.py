@@ -155,6 +155,7 @@ class Candidate(NamedTuple):
 
     ``wrong_before``: this pair was found wrong. ``barred``: too many of the entry's hits were. ``slack``: how far below
     the threshold it may answer, since so many were right. ``history``: why the turns before it are other ones.
+    ``answer``: one form of all answers equal to its own, where answers are compared.
     """
 
     entry_id: int
@@ -164,6 +165,7 @@ class Candidate(NamedTuple):
     barred: bool = False
     slack: float = 0.0
     history: str = ""
+    answer: str | None = None
 
 
 class GuardVerdict(NamedTuple):
@@ -180,13 +182,15 @@ class GuardVerdict(NamedTuple):
 class Judged(NamedTuple):
     """One candidate with everything that was held against it. ``reasons`` is empty if it may be served.
 
-    ``probability`` that its answer is right, where a model was asked.
+    ``probability`` that its answer is right, where a model was asked; ``agreement``, the share of the near questions
+    that have its answer, where answers are compared.
     """
 
     candidate: Candidate
     reasons: tuple[str, ...]
     verdicts: tuple[GuardVerdict, ...] = ()
     probability: float | None = None
+    agreement: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -205,6 +209,7 @@ class Decision:
     judged: tuple[Judged, ...] = ()
     chosen: Candidate | None = None
     probability: float | None = None
+    agreement: float | None = None
 
     @property
     def reason(self) -> str:
