@@ -213,6 +213,11 @@ def request_of(record: LogRecord, upstream: str = TENANT) -> Request:
     return _CODEC.parse(body, upstream=upstream, headers={})
 
 
+def answer_of(record: LogRecord, request: Request) -> dict[str, Any]:
+    """What stands for the answer to a record: its class. Where that is not known no two answers are alike."""
+    return {"cls": record.label} if record.label is not None else {"cls": None, "to": request.text}
+
+
 _CODEC: Final = OpenAIChat()
 
 
@@ -241,7 +246,7 @@ class _Player:
     def play(self, record: LogRecord, request: Request) -> Played:
         if self._clock is not None and record.ts is not None:
             self._clock.now = max(self._clock.now, record.ts)
-        body = orjson.dumps({"cls": record.label})
+        body = orjson.dumps(answer_of(record, request))
         namespaced = nullcontext() if record.namespace is None else self._cache.options(namespace=record.namespace)
         with namespaced:
             started = time.perf_counter()

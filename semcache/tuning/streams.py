@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from semcache.tuning.bounds import Count
 from semcache.tuning.choose import Sample
 from semcache.tuning.pairs import DEFAULT_SLICE, Pair
-from semcache.tuning.replay import LogClock, replay, replay_cache, request_of
+from semcache.tuning.replay import LogClock, answer_of, replay, replay_cache, request_of
 from semcache.tuning.scoring import FLOOR, NEVER, at_threshold
 
 if TYPE_CHECKING:
@@ -121,5 +121,5 @@ def _looked_up(
             with nullcontext() if record.namespace is None else cache.options(namespace=record.namespace):
                 found = cache.lookup(request)
                 if found.outcome.layer != "exact":
-                    cache.store(request, {"cls": record.label})
+                    cache.store(request, answer_of(record, request))
             yield record, found.outcome, None if found.response is None else found.response["cls"]
