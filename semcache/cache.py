@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import orjson
 
@@ -216,27 +216,36 @@ class _Cache:
         from semcache.stores.base import Selector
 
         options = Options(tenant=tenant, user=user)  # checks both
-        tag = None if options.user is None else f"{USER_TAG}{options.user}"
-        erased = self.engine.store.erase(Selector(tenant=tenant, tag=tag))
+        selector = Selector(tenant=tenant, tag=None if options.user is None else f"{USER_TAG}{options.user}")
+        self.engine.evidence.forget(selector)
+        erased = self.engine.store.erase(selector)
         if self.engine.semantic is not None:
             self.engine.semantic.forget()
         return erased
 
     def _report_right(self, outcome: Outcome) -> None:
-        entry_id = _served_by(outcome)
-        if outcome.layer == "semantic":
-            self.engine.evidence.reported(outcome.namespace, entry_id, right=True)
+        if outcome.reported != "right":
+            self._learn(outcome, _served_by(outcome), "right")
 
     def _report_wrong(self, outcome: Outcome) -> None:
         from semcache.stores.base import Selector
 
         engine, entry_id = self.engine, _served_by(outcome)
+        if outcome.reported == "wrong":
+            return  # a better answer may stand in its place by now
         if outcome.layer == "semantic" and outcome.key is not None:
             engine.mark_wrong(outcome.key.id, entry_id)
-            engine.evidence.reported(outcome.namespace, entry_id, right=False)
         engine.store.delete(Selector(ids=(entry_id,)))
         if engine.semantic is not None:
             engine.semantic.remove([entry_id])
+        self._learn(outcome, entry_id, "wrong")
+
+    def _learn(self, outcome: Outcome, entry_id: int, said: Literal["right", "wrong"]) -> None:
+        before, outcome.reported = outcome.reported, said
+        if outcome.layer == "semantic":
+            evidence = self.engine.evidence
+            tell = evidence.reported if before is None else evidence.corrected
+            tell(outcome.namespace, entry_id, right=said == "right")
 
     def _stats(self) -> CacheStats:
         semantic = self.engine.semantic
@@ -303,7 +312,10 @@ class SemanticCache(_Cache):
         return self._erase(tenant, user)
 
     def report_wrong(self, outcome: Outcome) -> None:
-        """An answer that the cache served was wrong: evict it, and never let this pair of questions match again."""
+        """An answer that the cache served was wrong: evict it, and never let this pair of questions match again.
+
+        Said again of one outcome it counts once; the last word on an outcome counts.
+        """
         self._report_wrong(outcome)
 
     def report_right(self, outcome: Outcome) -> None:

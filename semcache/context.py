@@ -62,6 +62,11 @@ def windowed(history: Turns, text: str, window: int) -> Fuzzy:
     return Fuzzy("\n".join([*asked, text][-window:]), text)
 
 
+def in_context(mode: Context, window: int, history: Turns, text: str) -> str:
+    """A question as it was decided upon: in a window with the user turns before it."""
+    return windowed(history, text, window).embedded if mode == "window" and history else text
+
+
 def turns_differ(guards: Iterable[str], ours: Turns, theirs: Turns) -> str:
     """Why two histories do not lead to the same question; empty if nothing tells them apart."""
     if [message["role"] for message in ours] != [message["role"] for message in theirs]:

@@ -266,6 +266,7 @@ class Outcome:
         refused: A :class:`~semcache.budgets.Budget` kept the call from the upstream, and nothing answered it.
         seconds: Wall time by phase: ``lookup``, ``embed``, ``upstream``, ``total``.
         would_serve: The hit that was found and withheld.
+        reported: What ``report_right`` or ``report_wrong`` was told of it.
     """
 
     status: Status
@@ -291,6 +292,7 @@ class Outcome:
     key: Key | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     would_serve: WouldServe | None = None
+    reported: Literal["right", "wrong"] | None = None
 
     @property
     def hit(self) -> bool:

@@ -20,7 +20,9 @@ def forget(store_url: str, tenant: str, user: str | None, yes: bool, as_json: bo
     Stop asking for the tenant first: what is stored meanwhile stays. The books hold no tenants and are kept. An
     encrypted store needs its keys (SEMCACHE_KEY), or entries may not be recognised.
     """
+    from semcache.live.evidence import Evidence
     from semcache.options import USER_TAG
+    from semcache.policy import Policy
     from semcache.stores.base import Selector
 
     selector = Selector(tenant=tenant, tag=None if user is None else f"{USER_TAG}{user}")
@@ -29,6 +31,7 @@ def forget(store_url: str, tenant: str, user: str | None, yes: bool, as_json: bo
         if not yes:
             whom = safe(tenant) if user is None else f"{safe(user)} of {safe(tenant)}"
             click.confirm(f"Erase all that {store.stats().location} keeps of {whom}?", abort=True, err=True)
+        Evidence(store, Policy(), warn).forget(selector)
         erased = store.erase(selector)
     if as_json:
         print_json({"erased": erased})

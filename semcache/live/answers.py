@@ -10,8 +10,10 @@ import orjson
 Judge = Callable[[str, str, str, str], bool | None]
 """``judge(question, stored_question, stored_answer, fresh_answer)``: whether the stored answer serves the question.
 
-``None`` means "cannot tell". Both answers are texts, as :func:`answer_text` gives them; the fresh one is what the
-upstream has just said to ``question``. It is called on a thread of the cache, never on a caller's, and may be slow.
+Questions are given as they were decided upon: with ``context="rewrite"`` as they stand alone, in a window with the user
+turns before them, one a line. Both answers are texts, as :func:`answer_text` gives them; the fresh one is what the
+upstream has just said to ``question``. ``None`` means "cannot tell". It is called on a thread of the cache, never on a
+caller's, and may be slow.
 """
 
 

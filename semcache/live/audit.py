@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from semcache.context import in_context
+from semcache.keys import history_of
 from semcache.live.answers import Judge, answer_text, same_answer
 from semcache.steps import StreamReply
 from semcache.types import Event, Outcome, Reply
@@ -51,12 +53,16 @@ class Audit:
     Args:
         entry: The entry that answered, or would have.
         outcome: Of the call.
+        question: What was asked, as it was decided upon: made to stand alone, or with the user turns before it.
+        stored: The stored question, in the same way.
         fresh: What the upstream said to the question, JSON bytes; ``None`` if it has yet to be asked.
         call: Asks it: gives a ``Reply`` or a ``StreamReply`` with its ``drain``, or what is to be awaited for one.
     """
 
     entry: Entry
     outcome: Outcome
+    question: str
+    stored: str
     fresh: bytes | None
     call: Callable[[], Any] | None = None
 
@@ -113,15 +119,18 @@ class Auditor:
         fresh = None if ctx.fresh is None else ctx.fresh.body
         if (would is not None and fresh is None) or random.random() >= self._rate:
             return
+        context, window = ctx.policy.context, ctx.policy.window
+        question = in_context(context, window, ctx.request.history, ctx.question)
+        stored = in_context(context, window, history_of(found.key), found.text or "")
         if fresh is not None:
-            self._enqueue(Audit(found, outcome, fresh))
+            self._enqueue(Audit(found, outcome, question, stored, fresh))
             return
         try:
             call = call if later is None else later()
         except Exception as error:  # arguments that cannot be copied
             self._emit(Event("audit_error", f"an audit could not be prepared: {error}", error))
             return
-        audit = Audit(found, outcome, None, call)
+        audit = Audit(found, outcome, question, stored, None, call)
         if awaits:
             self._start_task(audit)
         else:
@@ -216,9 +225,8 @@ class Auditor:
 
     def _compare(self, audit: Audit, fresh: bytes) -> None:
         entry, outcome = audit.entry, audit.outcome
-        question = (outcome.request and outcome.request.text) or ""
         judge = self._judge or same_answer
-        right = judge(question, entry.text or "", answer_text(entry.response), answer_text(fresh))
+        right = judge(audit.question, audit.stored, answer_text(entry.response), answer_text(fresh))
         right = right if right is None else bool(right)
         would: WouldServe | None = outcome.would_serve
         if would is not None:

@@ -5,22 +5,41 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from semcache.errors import StoreError, StoreUnavailable
 from semcache.live.anytime import broken, clean_audits
-from semcache.live.record import PREFIX, Record, Standing, Verdicts, Weight, counter, decode, entry_counters, weigh
+from semcache.live.record import (
+    OTHERS,
+    PREFIX,
+    Record,
+    Standing,
+    Verdicts,
+    Weight,
+    counter,
+    decode,
+    entry_counters,
+    weigh,
+)
 from semcache.types import Event
 
 if TYPE_CHECKING:
     from semcache.policy import Policy
-    from semcache.stores.base import Store
+    from semcache.stores.base import Selector, Store
 
 REFRESH_S: Final = 1.0
 
 MAX_ENTRIES: Final = 1_000
 """Entries of a namespace with a record. Beyond, those with the fewest wrong, then right verdicts are forgotten."""
+
+MAX_NAMESPACES: Final = 256
+"""Namespaces with a record of their own; callers may name as many as they like. Those that come later share one
+record, so that a broken budget among them switches all of them off."""
+
+_CHUNK: Final = 64
+"""How many entries are fetched at a time."""
 
 _NOTHING: Final = Record()
 
@@ -77,11 +96,11 @@ class Evidence:
 
     def off(self, namespace: str) -> str:
         """Why the semantic tier of a namespace is off; empty if it is on."""
-        return self._off.get(namespace, "")
+        return self._off.get(self._known_as(namespace), "")
 
     def weigh(self, namespace: str, entry_id: int) -> Weight | None:
         """What an entry's record means for its next hit; ``None`` if it has none."""
-        record = self._records.get(namespace, _NOTHING)
+        record = self._records.get(self._known_as(namespace), _NOTHING)
         verdicts = record.entries.get(entry_id)
         return None if verdicts is None else weigh(verdicts, record.expected_wrong)
 
@@ -95,10 +114,18 @@ class Evidence:
             self._read()
             return {namespace: record.standing for namespace, record in sorted(self._records.items())}
 
+    def _known_as(self, namespace: str) -> str:
+        """Under which name the record of a namespace stands."""
+        records = self._records
+        if namespace in records or len(records) < MAX_NAMESPACES:
+            return namespace
+        return OTHERS
+
     # Learning -----------------------------------------------------------------------------------------------------
 
     def audited(self, namespace: str, entry_id: int, right: bool | None, *, judged: bool) -> None:
         """A judge has spoken. ``judged``: it can say "wrong" too; else its verdicts make no rate."""
+        namespace = self._known_as(namespace)
         if right is None:
             self._learn(namespace, {"unknown": 1})
         elif not judged:
@@ -115,7 +142,12 @@ class Evidence:
 
         Reports are no random sample, so they speak of the entry and not of the rate.
         """
-        self._learn(namespace, {"reported_right" if right else "reported_wrong": 1, **_of_entry(entry_id, right)})
+        self._learn(namespace, _report(entry_id, right))
+        self._bound(namespace, entry_id)
+
+    def corrected(self, namespace: str, entry_id: int, right: bool) -> None:
+        """As :meth:`reported`, by one who had said the opposite of the same hit and takes it back."""
+        self._learn(namespace, {**_report(entry_id, right), **_report(entry_id, not right, -1)})
         self._bound(namespace, entry_id)
 
     def failed(self, namespace: str) -> None:
@@ -135,12 +167,30 @@ class Evidence:
         """
         with self._lock:
             self._read()
+            namespace = self._known_as(namespace)
             if not self.off(namespace):
                 return False
             self._add(namespace, {f"resumed.{self._records[namespace].epoch}": 1})
             self._write()
             self._notice()
         return True
+
+    def forget(self, selector: Selector) -> None:
+        """Drop the records of single entries that are about to be erased, and of those that have gone before.
+
+        A record names its entry by a hash of the question. Of one that has gone nobody can tell whose it was. What an
+        entry taught of its namespace as a whole stays.
+
+        Raises:
+            StoreError: The store cannot be read or written.
+        """
+        with self._lock:
+            self._read()
+            for namespace, record in self._records.items():
+                ids = list(_leaving(self._store, selector, record.entries))
+                for id in ids:
+                    del record.entries[id]
+                self._store.drop_counters(list(entry_counters(namespace, ids)))
 
     def _count(self, namespace: str, right: bool) -> dict[str, int]:
         record = self._records.get(namespace, _NOTHING)
@@ -169,6 +219,7 @@ class Evidence:
                 self._trouble(error)
 
     def _add(self, namespace: str, deltas: Mapping[str, int]) -> None:
+        namespace = self._known_as(namespace)
         for name, value in deltas.items():
             if value:
                 record = self._records.setdefault(namespace, Record())
@@ -182,6 +233,7 @@ class Evidence:
 
     def _bound(self, namespace: str, newest: int) -> None:
         with self._lock:
+            namespace = self._known_as(namespace)
             entries = self._records[namespace].entries
             if len(entries) <= MAX_ENTRIES:
                 return
@@ -208,5 +260,20 @@ class Evidence:
             self._emit(Event("store_error", str(error), error))
 
 
-def _of_entry(entry_id: int, right: bool) -> dict[str, int]:
-    return {f"e|{entry_id:x}|{Verdicts._fields[not right]}": 1}
+def _of_entry(entry_id: int, right: bool, count: int = 1) -> dict[str, int]:
+    return {f"e|{entry_id:x}|{Verdicts._fields[not right]}": count}
+
+
+def _report(entry_id: int, right: bool, count: int = 1) -> dict[str, int]:
+    return {"reported_right" if right else "reported_wrong": count, **_of_entry(entry_id, right, count)}
+
+
+def _leaving(store: Store, selector: Selector, ids: Iterable[int]) -> Iterator[int]:
+    """Ids of the entries that match a selector, or are not there."""
+    left = iter(ids)
+    while chunk := list(islice(left, _CHUNK)):
+        for id, entry in zip(chunk, store.fetch(chunk), strict=True):
+            if entry is None or selector.matches(
+                id, scope_id=entry.key.scope_id, namespace=entry.namespace, tenant=entry.tenant, tags=entry.tags
+            ):
+                yield id

@@ -1,8 +1,9 @@
 """What is known of a namespace and of its entries, as plain counters that processes add to. Pure.
 
 The name of a counter is ``live1|namespace|field``, or ``live1|namespace|e|entry|right`` and ``…|wrong`` for the record
-of one entry (its id in hexadecimal). Audits are counted by *epoch*: an epoch begins when a namespace is first audited
-or when its semantic tier is switched on again, since a bet that has been won cannot be held twice.
+of one entry (its id in hexadecimal). Namespaces beyond a bound share one record. Audits are counted by *epoch*: an
+epoch begins when a namespace is first audited or when its semantic tier is switched on again, since a bet that has been
+won cannot be held twice.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from semcache.live.anytime import interval
 
 PREFIX: Final = "live1|"
 """Start of every counter's name; the number is the version of the encoding."""
+
+OTHERS: Final = "*"
+"""Under this name stands the one record of all namespaces that have none of their own."""
 
 BAR: Final = 0.25
 """An entry whose expected rate of wrong hits is above it no longer answers by meaning."""
@@ -165,7 +169,7 @@ def weigh(verdicts: Verdicts, expected: float) -> Weight:
     Args:
         expected: The namespace's rate of wrong hits, in (0, 1).
     """
-    right, wrong = verdicts
+    right, wrong = max(0, verdicts.right), max(0, verdicts.wrong)  # a report taken back may outlive its record
     mean = (_OWN_WEIGHT * expected + wrong) / (_OWN_WEIGHT + right + wrong)
     if wrong and mean > BAR:
         return Weight(barred=True)

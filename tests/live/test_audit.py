@@ -80,6 +80,42 @@ def test_the_judge_gets_texts():
     assert seen == [(RESET_AGAIN, RESET, ANSWER, "Fresh.")]
 
 
+BAND = "When did {} disband?"
+
+
+def asked_of_judge(messages, **policy):
+    """What a judge is asked when each list of messages has been answered."""
+    seen = []
+    policy = Policy(audit_rate=1.0, **policy)
+    with SemanticCache(store="memory://", policy=policy, judge=lambda *texts: seen.append(texts)) as cache:
+        ask = cache.wrap(lambda messages: "In 1970.", name="ask")
+        for one in messages:
+            ask(one)
+        assert last_outcome().layer == "semantic"
+        assert cache.engine.auditor.wait(10)
+    return seen[0][:2]
+
+
+def talk(*texts):
+    return [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(texts)]
+
+
+def test_the_judge_sees_a_rewritten_question_as_it_was_decided_upon():
+    asked = asked_of_judge(
+        [talk("Tell me about Queen.", "A band.", "When did they split?"), talk("And Queen?", "Too.", "Their end?")],
+        context="rewrite",
+        rewrite=lambda history, text: BAND.format("Queen") + "?" * ("end" in text),
+    )
+    assert asked == (BAND.format("Queen") + "?", BAND.format("Queen"))
+
+
+def test_the_judge_sees_a_window_with_the_turns_that_were_compared():
+    first, again = "Tell me about the band Queen.", "tell me about the band Queen"
+    last, later = "When did they disband?", "when did they disband"
+    asked = asked_of_judge([talk(first, "A band.", last), talk(again, "A band.", later)], context="window")
+    assert asked == (f"{again}\n{later}", f"{first}\n{last}")
+
+
 def test_without_a_judge_equal_answers_agree_and_of_others_nothing_is_known():
     up = Upstream()
     with SemanticCache(store="memory://", policy=ALL) as cache:

@@ -10,7 +10,7 @@ from semcache.cli import main
 from semcache.errors import StoreError
 from semcache.live import evidence as module
 from semcache.live.evidence import Evidence
-from semcache.live.record import PREFIX, Standing, Verdicts
+from semcache.live.record import OTHERS, PREFIX, Standing, Verdicts
 from semcache.stores import MemoryStore, open_store
 
 BUDGET = Policy(audit_rate=1.0, max_false_hit_rate=0.1)
@@ -148,6 +148,29 @@ def test_what_was_dropped_is_written_with_the_next_thing(store, evidence):
     assert store.counters() == {}
     audit(evidence, True)
     assert evidence.standings()["n"] == Standing(audited=1, dropped=1)
+
+
+def test_namespaces_are_bounded_and_those_beyond_share_one_record(store, evidence, monkeypatch):
+    monkeypatch.setattr(module, "MAX_NAMESPACES", 3)
+    for n in range(3):
+        audit(evidence, True, namespace=f"own {n}")
+    for n in range(50):
+        evidence.audited(f"late {n}", n, False, judged=True)
+    assert evidence.standings().keys() == {"own 0", "own 1", "own 2", OTHERS}
+    assert evidence.off("late 7")
+    assert evidence.off("never seen")
+    assert evidence.off("own 1") == ""
+    other = other_on(store)
+    other.refresh()
+    assert other.off("late 7") == evidence.off("late 7")
+    assert evidence.resume("late 7")
+    assert evidence.off("late 30") == ""
+
+
+def test_a_report_taken_back_is_not_counted(evidence):
+    evidence.reported("n", 1, right=True)
+    evidence.corrected("n", 1, right=False)
+    assert evidence.standings() == {"n": Standing(reported_wrong=1)}
 
 
 def test_records_of_entries_are_bounded_and_the_worst_are_kept(store, evidence, monkeypatch):

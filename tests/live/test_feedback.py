@@ -10,7 +10,7 @@ import pytest
 from bank import OTHER, RESET, RESET_AGAIN, Upstream, eventually
 
 from semcache import AsyncSemanticCache, ConfigurationError, Policy, SemanticCache, last_outcome
-from semcache.live.record import CONFIRMED, MAX_SLACK, Standing
+from semcache.live.record import CONFIRMED, MAX_SLACK, Standing, Verdicts
 
 LOOSER = "Please tell me how do I reset my password?"
 
@@ -79,10 +79,35 @@ async def test_on_an_event_loop():
         outcome = last_outcome()
         await cache.report_right(outcome)
         await cache.report_wrong(outcome)
-        assert (await cache.stats()).live == {"default": Standing(reported_right=1, reported_wrong=1)}
+        assert (await cache.stats()).live == {"default": Standing(reported_wrong=1)}
         await ask(RESET_AGAIN)
         assert not last_outcome().hit
         assert await cache.resume("default") is False
+
+
+def test_one_outcome_counts_once_and_the_last_word_counts():
+    with SemanticCache(store="memory://") as cache:
+        cache.store(RESET, "answer")
+        first, second = (cache.lookup(RESET_AGAIN).outcome for _ in range(2))
+        for _ in range(3):
+            cache.report_right(first)
+        cache.report_right(second)
+        assert cache.stats().live == {"default": Standing(reported_right=2)}
+        for _ in range(3):
+            cache.report_wrong(second)
+        assert cache.stats().live == {"default": Standing(reported_right=1, reported_wrong=1)}
+        record = cache.engine.evidence._records["default"]
+        assert record.entries[second.entry_id] == Verdicts(right=1, wrong=1)
+
+
+def test_a_report_said_again_spares_the_answer_that_came_since():
+    with SemanticCache(store="memory://") as cache:
+        cache.store(RESET, "bad")
+        outcome = cache.lookup(RESET_AGAIN).outcome
+        cache.report_wrong(outcome)
+        cache.store(RESET, "good")
+        cache.report_wrong(outcome)
+        assert cache.lookup(RESET).response == "good"
 
 
 def test_an_exact_hit_teaches_nothing_of_meaning_and_a_miss_cannot_be_reported():

@@ -91,6 +91,11 @@ def test_slack_is_bounded_and_a_wrong_verdict_never_helps(right, wrong, expected
     assert not (now.barred and now.slack)
 
 
+def test_a_report_taken_back_after_its_record_was_forgotten_gives_nothing():
+    assert weigh(Verdicts(CONFIRMED, -1), FIRST) == weigh(Verdicts(CONFIRMED, 0), FIRST)
+    assert weigh(Verdicts(-1, 0), FIRST) == weigh(Verdicts(0, 0), FIRST)
+
+
 def test_the_namespace_is_known_by_its_entries():
     record = Record()
     assert record.expected_wrong == FIRST

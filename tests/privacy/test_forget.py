@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from semcache import AsyncSemanticCache, ConfigurationError, SemanticCache
+from semcache import AsyncSemanticCache, ConfigurationError, Policy, SemanticCache, last_outcome
 from semcache.cli import main
 from semcache.embedders import CallableEmbedder
 from semcache.semantic import SNAPSHOT_FROM
@@ -169,6 +169,34 @@ def test_a_live_process_does_not_bring_vectors_back_in_its_snapshot(tmp_path) ->
     assert index.exists()
     for number in range(5):
         assert not any(part in index.read_bytes() for part in vector_bytes(f"acme asks {number}"))
+
+
+@pytest.mark.parametrize("by", ["api", "cli"])
+def test_nothing_is_left_of_what_was_learned_of_a_tenant_s_entries(place, by) -> None:
+    """Evidence, audits, shadow mode: their counters name entries by a hash of the question."""
+    url, dump = place
+    policy = Policy(threshold=-1.0, guards=(), min_probability=0.0, audit_rate=1.0)
+    names = []
+    with SemanticCache.open(url, embedder=embedder(), policy=policy, judge=lambda *texts: True) as cache:
+        for tenant in ("acme", "other"):
+            with cache.options(tenant=tenant):
+                ask = cache.wrap(lambda prompt: "a secret answer", name="ask")
+                ask(f"{tenant} asks 0")
+                ask(f"{tenant} asks 1")
+                cache.report_right(last_outcome())
+                names.append(f"{last_outcome().entry_id:x}".encode())
+        assert cache.engine.auditor.wait(10)
+        assert all(name in dump() for name in names), "else this test shows nothing"
+        if by == "api":
+            cache.forget("acme")
+    if by == "cli":
+        assert CliRunner().invoke(main, ["forget", "--store", url, "--tenant", "acme", "--yes"]).exit_code == 0
+    assert f"e|{names[0].decode()}".encode() not in dump()
+    assert f"e|{names[1].decode()}".encode() in dump(), "another tenant's"
+    assert traces(dump(), "acme") == []
+    with SemanticCache.open(url, embedder=embedder()) as cache:
+        standing = cache.stats().live["default"]
+        assert (standing.reported_right, standing.audited) == (2, 2), "the namespace has still learned it"
 
 
 def test_the_command_asks_first(tmp_path) -> None:
