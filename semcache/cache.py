@@ -63,8 +63,8 @@ class _Cache:
     Every argument is optional.
 
     Args:
-        store: Where answers live: a ``Store`` or a URL for :meth:`open`. Default: an SQLite file in the user's data
-            folder, shared by all processes of the user.
+        store: Where answers live: a ``Store``, a URL for :meth:`open`, or the path of an SQLite file. Default: one in
+            the user's data folder, shared by all processes of the user.
         index: Kind of the vector index (``"ladder"``, ``"flat"``, ``"ivf"``, ``"hnsw"``), or a function from vector
             length to a ``VectorIndex``.
         embedder: An ``Embedder``, a callable, a model name or a path. Default: the installed MiniLM weights.
@@ -83,7 +83,7 @@ class _Cache:
 
     def __init__(
         self,
-        store: Store | str | None = None,
+        store: Store | str | Path | None = None,
         index: IndexKind | Callable[[int], VectorIndex] = "ladder",
         embedder: Any = None,
         policy: Policy | str | Path | None = None,
@@ -100,7 +100,7 @@ class _Cache:
 
         self._event_hooks: list[EventHook] = []
         Options(tenant=tenant, namespace=namespace)  # checks both
-        opened = open_store(store) if store is None or isinstance(store, str) else store
+        opened: Store = store if hasattr(store, "changes") else open_store(store)  # type: ignore[assignment]
         opened.on_event = self._emit
         if not isinstance(policy, Policy):
             policy = Policy() if policy is None else Policy.load(policy)

@@ -40,24 +40,29 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def open_store(url: str | None = None, *, key: KeySource | None = None) -> Store:
+def open_store(url: str | os.PathLike[str] | None = None, *, key: KeySource | None = None) -> Store:
     """The store that a URL names.
 
     Args:
         url: ``memory://``, ``sqlite://`` (the default file, and the default), ``sqlite:///absolute/path``, or what
             redis-py takes: ``redis://[user:password@]host[:port][/db]``, ``rediss://…``,
             ``unix:///path/to/socket?db=0``. All but memory take ``budget_s=seconds`` as an option, the Redis forms
-            ``prefix=name`` too.
-
+            ``prefix=name`` too. A ``pathlib.Path`` is the path of an SQLite file.
         key: Encrypt what is kept, see :mod:`semcache.stores.sealing`; by default with the keys in the environment
             variable ``SEMCACHE_KEY``, if it is set. A store in memory is not encrypted.
 
     Raises:
         ConfigurationError: No such scheme, or what the store itself refuses.
     """
-    url = "sqlite://" if url is None else url
-    parts = urlsplit(url)
     key = os.environ.get("SEMCACHE_KEY") or None if key is None else key
+    if isinstance(url, os.PathLike):
+        from semcache.stores.sqlite import SqliteStore
+
+        return SqliteStore(url, key=key)
+    url = "sqlite://" if url is None else url
+    if not isinstance(url, str):
+        raise ConfigurationError(f"not a store: {url!r}; known forms are a path, {_FORMS}")
+    parts = urlsplit(url)
     if parts.scheme == "memory" and not parts.netloc and not parts.path:
         from semcache.stores.memory import MemoryStore
 

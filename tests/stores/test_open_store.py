@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from semcache import Policy, SemanticCache
 from semcache.errors import ConfigurationError
 from semcache.stores import MemoryStore, RedisStore, SqliteStore, open_store
 
@@ -24,6 +25,17 @@ def test_sqlite_with_a_path(tmp_path: Path, slashes: str) -> None:
     assert isinstance(store, SqliteStore)
     assert store.path == path
     assert path.exists()
+
+
+def test_a_path_is_an_sqlite_file(tmp_path: Path) -> None:
+    with SemanticCache(tmp_path / "store.db", policy=Policy(semantic=False)) as cache:
+        assert isinstance(cache.engine.store, SqliteStore)
+        assert cache.engine.store.path == tmp_path / "store.db"
+
+
+def test_what_is_no_store_is_said() -> None:
+    with pytest.raises(ConfigurationError, match="not a store: 42"):
+        SemanticCache(42)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("url", [None, "sqlite://", "sqlite:///"])
