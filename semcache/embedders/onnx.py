@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -25,15 +27,22 @@ if TYPE_CHECKING:
 
     Vectors = npt.NDArray[np.float32]
 
-TOKENS_PER_RUN: Final = 512
+TOKENS_PER_RUN: Final = 256
 """Padded tokens in one run of the graph. On one thread more is slower: the states of a layer leave the CPU's caches."""
+
+BULK_RUNS: Final = 4
+"""From so many runs on a call takes every core; the batches of live traffic are mostly smaller and take one."""
+
+MOST_AT_ONCE: Final = 4
+"""Runs side by side at most: beyond, they wait for memory."""
 
 DYNAMIC_OPERATORS: Final = (b"DynamicQuantize", b"MatMulInteger")
 """Operators that scale activations by a whole batch, so that a text's vector depends on its batch mates."""
 
 
 class OnnxEmbedder:
-    """Runs a BERT-type model in this process: one thread, no torch, loaded on first use.
+    """Runs a BERT-type model in this process, without torch, loaded on first use. A text takes one thread; only many
+    texts at once (some hundred) are spread over the cores.
 
     Args:
         model: A folder in the hub's format, with ``onnx/model.onnx``, ``model.onnx`` or ``model.safetensors`` of a
@@ -90,11 +99,19 @@ class OnnxEmbedder:
         tokens, runner = self._tokens(), self._load()
         encoded = [tokens.encode(text) for text in texts]
         rows: list[Vectors] = [np.empty(0, np.float32)] * len(texts)
-        for group in _groups([len(ids) for ids in encoded], alone=runner.dynamic):
-            pooled = runner.run([encoded[i] for i in group], tokens.pad_id)
+        groups = _groups([len(ids) for ids in encoded], alone=runner.dynamic)
+        batches = [[encoded[i] for i in group] for group in groups]
+        for group, pooled in zip(groups, self._run_all(runner, batches, tokens.pad_id), strict=True):
             for i, row in zip(group, pooled, strict=True):
                 rows[i] = row
         return unit_rows(rows, count=len(texts), dim=runner.dim)
+
+    def _run_all(self, runner: _Runner, batches: Sequence[Sequence[list[int]]], pad_id: int) -> Iterable[Vectors]:
+        at_once = min(MOST_AT_ONCE, _cores() // self._threads)
+        if len(batches) < BULK_RUNS or at_once < 2:
+            return [runner.run(batch, pad_id) for batch in batches]
+        with ThreadPoolExecutor(at_once, thread_name_prefix="semcache-embed-bulk") as pool:
+            return list(pool.map(lambda batch: runner.run(batch, pad_id), batches))
 
     def after_fork(self) -> None:
         # A thread of the parent that was inside of a run may have held locks of the runtime, which nobody will release
@@ -154,6 +171,11 @@ def _groups(lengths: Sequence[int], *, alone: bool) -> list[list[int]]:
         else:
             groups.append([i])
     return groups
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @lru_cache(maxsize=64)

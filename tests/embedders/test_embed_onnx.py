@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny_bert
 
-from semcache.embedders import OnnxEmbedder, _model
+from semcache.embedders import OnnxEmbedder, _model, onnx
 from semcache.embedders._bert_graph import FLOAT, INT64, _field, _Graph
 from semcache.embedders._tokenizer import TextTokenizer
 from semcache.errors import ConfigurationError, EmbedderError
@@ -218,6 +220,28 @@ def test_a_child_forked_while_the_model_is_loading_loads_it_itself() -> None:
     with embedder._lock:
         answer = in_forked_child(lambda: embedder.embed(["x"]).tobytes())
     np.testing.assert_allclose(np.frombuffer(answer, np.float32), embedder.embed(["x"])[0], atol=1e-5)
+
+
+def test_many_texts_at_once_are_spread_over_threads_and_come_back_in_order(
+    default: OnnxEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"{'word ' * (number % 40)}question {number}?" for number in range(200)]
+    names: set[str] = set()
+    run = onnx._Runner.run
+
+    def seen(self: onnx._Runner, *args: Any) -> Any:
+        names.add(threading.current_thread().name)
+        return run(self, *args)
+
+    monkeypatch.setattr(onnx, "_cores", lambda: 2)
+    monkeypatch.setattr(onnx._Runner, "run", seen)
+    spread = default.embed(texts)
+    assert names
+    assert all(name.startswith("semcache-embed-bulk") for name in names)
+    names.clear()
+    alone = np.concatenate([default.embed([text]) for text in texts])
+    assert names == {threading.current_thread().name}
+    np.testing.assert_allclose(spread, alone, atol=1e-5)
 
 
 def test_damaged_weights_are_named_and_not_used(tmp_path: Path) -> None:
