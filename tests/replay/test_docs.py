@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from semcache.cli import main
 from semcache.testing.upstream import Upstream
-from semcache.tuning.judges import PROMPT
+from semcache.verifiers.llm import prompt_for
 
 DOCS = Path(__file__).parents[2] / "docs" / "replay.md"
 ROWS = [{"text": "How do I reset my password?"}, {"text": "How can I reset my password?"}]
@@ -30,7 +30,7 @@ def test_the_judge(examples: list[str], tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "my_judge.py").write_text(examples[0])
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     (tmp_path / "policy.toml").write_text("guards = []\nmin_probability = 0.0\n")
-    prompt = PROMPT.format(asked=ROWS[1]["text"], stored=ROWS[0]["text"])
+    prompt = prompt_for(ROWS[1]["text"], ROWS[0]["text"])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     with Upstream(answers={prompt: "no"}) as upstream:

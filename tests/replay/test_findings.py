@@ -313,10 +313,10 @@ def test_a_file_judge_knows_pairs_in_both_orders(tmp_path: Path) -> None:
 def test_a_model_behind_a_wrapped_client_judges(tmp_path: Path) -> None:
     openai = pytest.importorskip("openai")
     from semcache.cache import SemanticCache
-    from semcache.tuning.judges import PROMPT
+    from semcache.verifiers.llm import prompt_for
 
     right, wrong = ("How can I pay?", "How do I pay?"), ("Can I pay?", "Can't I pay?")
-    answers = {PROMPT.format(asked=a, stored=b): said for (a, b), said in ((right, "Yes."), (wrong, "no"))}
+    answers = {prompt_for(*pair): said for pair, said in ((right, "Yes."), (wrong, "no"))}
     with (
         Upstream(answers=answers) as upstream,
         SemanticCache("memory://", policy=Policy(semantic=False)) as cache,

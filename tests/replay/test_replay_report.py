@@ -174,9 +174,9 @@ def test_a_file_judges_without_being_paid(unlabelled: Path, policy: Path, tmp_pa
 
 def test_a_model_judges_and_is_paid_once(unlabelled: Path, policy: Path, tmp_path: Path) -> None:
     pytest.importorskip("openai")
-    from semcache.tuning.judges import PROMPT
+    from semcache.verifiers.llm import prompt_for
 
-    prompt = PROMPT.format(asked="How can I reset my password?", stored="How do I reset my password?")
+    prompt = prompt_for("How can I reset my password?", "How do I reset my password?")
     with Upstream(answers={prompt: "No"}) as upstream:
         env = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": upstream.openai_url, "XDG_CACHE_HOME": str(tmp_path / "cache")}
         args = (unlabelled, "--policy", policy, "--judge-model", "gpt-5-mini", "--json")
