@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -22,34 +23,66 @@ _POLICY = click.Path(exists=True, dir_okay=False)
 
 
 def pair_options(function: F) -> F:
-    """Add the names of the fields of a pair."""
-    for option in (
+    """Add the names of the fields of a pair, and ``--slice-by``; the command gets ``fields``."""
+
+    @wraps(function)
+    def command(
+        *,
+        a_field: str,
+        b_field: str,
+        label_field: str | None,
+        slice_by: SliceBy | None,
+        group_field: str | None = None,
+        **given: Any,
+    ) -> Any:
+        from semcache.tuning.pairs import PairFields
+
+        return function(fields=PairFields(a_field, b_field, label_field, group_field, slice_by), **given)
+
+    return _with(
+        cast(F, command),
+        click.option(
+            "--slice-by",
+            type=click.Choice(["namespace", "category", "language"]),
+            help="Rows of one value of this field are one namespace of the policy. A language not given is detected.",
+        ),
         click.option("--label-field", metavar="FIELD", help="Pairs: 1 if one answer serves both, 0 if not."),
         click.option("--b-field", default="b", show_default=True, metavar="FIELD", help="Pairs: what is stored."),
         click.option("--a-field", default="a", show_default=True, metavar="FIELD", help="Pairs: what is asked."),
-    ):
-        function = option(function)
-    return function
+    )
 
 
-def log_options(function: F) -> F:
-    """Add the names of the fields of a log."""
-    for option in (
+def data_options(function: F) -> F:
+    """Add PAIRS-or-LOG and the names of the fields of both; the command gets ``data``, a :class:`Source`."""
+
+    @pair_options
+    @wraps(function)
+    def command(
+        *,
+        data: tuple[str, ...],
+        fields: PairFields,
+        text_field: str | None,
+        class_field: str | None,
+        ts_field: str | None,
+        **given: Any,
+    ) -> Any:
+        from semcache.tuning.logs import Fields
+
+        return function(data=Source(data, fields, Fields(text_field, class_field, ts_field)), **given)
+
+    return _with(
+        cast(F, command),
         click.option("--ts-field", metavar="FIELD", help="Log: when; default: ts."),
         click.option("--class-field", metavar="FIELD", help="Log: the answer class; default: cls or key."),
         click.option("--text-field", metavar="FIELD", help="Log: the question; default: messages or text."),
-    ):
-        function = option(function)
-    return function
+        click.argument("data", nargs=-1, required=True, type=click.Path(), metavar="PAIRS-or-LOG..."),
+    )
 
 
-def slice_option(function: F) -> F:
-    """Add ``--slice-by``."""
-    return click.option(
-        "--slice-by",
-        type=click.Choice(["namespace", "category", "language"]),
-        help="Rows of one value of this field are one namespace of the policy. A language not given is detected.",
-    )(function)
+def _with(command: F, *options: Callable[[F], F]) -> F:
+    for option in options:
+        command = option(command)
+    return command
 
 
 def policy_option(text: str) -> Callable[[F], F]:
@@ -60,12 +93,11 @@ def policy_option(text: str) -> Callable[[F], F]:
 def budget_options(function: F) -> F:
     """Add the two budgets, of which at most one can be given."""
     share = click.FloatRange(0.0, 1.0, min_open=True, max_open=True)
-    for option in (
+    return _with(
+        function,
         click.option("--max-unsafe-rate", type=share, help="Most wrong hits per request."),
         click.option("--max-false-hit-rate", type=share, help="Most wrong hits per semantic hit."),
-    ):
-        function = option(function)
-    return function
+    )
 
 
 def confidence_option(**kwargs: Any) -> Callable[[F], F]:
@@ -98,26 +130,35 @@ class Data:
     records: list[LogRecord]
 
 
-def read_data(paths: Sequence[str], pair_fields: PairFields, log_fields: Fields) -> Data:
-    """Read files of pairs, or of a log: the first row of the first file tells which.
+@dataclass(frozen=True)
+class Source:
+    """Files of pairs, or of a log, and how to read them."""
 
-    Raises:
-        InputError: A file cannot be read, or a line cannot be used.
-    """
-    from pathlib import Path
+    paths: tuple[str, ...]
+    pair_fields: PairFields
+    log_fields: Fields
 
-    from semcache.errors import InputError
-    from semcache.tuning.logs import in_time_order
-    from semcache.tuning.pairs import has_pairs, read_pairs
+    def read(self) -> Data:
+        """Read all of them: the first row of the first file tells which they are.
 
-    for path in paths:
-        if Path(path).is_fifo():
-            raise InputError("is a pipe, and this is read more than once; give a file", path=path)
-    names = tuple(Path(path).name for path in paths)
-    if has_pairs(paths[0], pair_fields):
-        return Data(names, read_pairs(paths, pair_fields), [])
-    records = [one for path in paths for one in _read_log(path, log_fields, pair_fields.slice_by)]
-    return Data(names, [], in_time_order(records))
+        Raises:
+            InputError: A file cannot be read, or a line cannot be used.
+        """
+        from pathlib import Path
+
+        from semcache.errors import InputError
+        from semcache.tuning.logs import in_time_order
+        from semcache.tuning.pairs import has_pairs, read_pairs
+
+        for path in self.paths:
+            if Path(path).is_fifo():
+                raise InputError("is a pipe, and this is read more than once; give a file", path=path)
+        names = tuple(Path(path).name for path in self.paths)
+        if has_pairs(self.paths[0], self.pair_fields):
+            return Data(names, read_pairs(self.paths, self.pair_fields), [])
+        slice_by = self.pair_fields.slice_by
+        records = [one for path in self.paths for one in _read_log(path, self.log_fields, slice_by)]
+        return Data(names, [], in_time_order(records))
 
 
 def _read_log(path: str, fields: Fields, slice_by: SliceBy | None) -> Iterator[LogRecord]:

@@ -9,49 +9,36 @@ import click
 from semcache.cli._common import json_option, print_json
 from semcache.cli._tuning import (
     Data,
+    Source,
     budget,
     budget_options,
     confidence_option,
+    data_options,
     installed_embedder,
-    log_options,
-    pair_options,
     progress,
-    read_data,
     remember_log,
-    slice_option,
 )
 
 if TYPE_CHECKING:
     from semcache.policy import Policy
     from semcache.tuning.bounds import Budget, Count
-    from semcache.tuning.pairs import SliceBy
     from semcache.tuning.remembered import Remembered
 
 
 @click.command()
 @click.argument("policy_file", type=click.Path(exists=True, dir_okay=False), metavar="POLICY.toml")
-@click.argument("data", nargs=-1, required=True, type=click.Path(), metavar="PAIRS-or-LOG...")
+@data_options
 @budget_options
 @confidence_option()
-@slice_option
-@pair_options
-@log_options
 @json_option
 @click.pass_context
 def certify(
     ctx: click.Context,
     policy_file: str,
-    data: tuple[str, ...],
+    data: Source,
     max_false_hit_rate: float | None,
     max_unsafe_rate: float | None,
     confidence: float | None,
-    slice_by: SliceBy | None,
-    a_field: str,
-    b_field: str,
-    label_field: str | None,
-    text_field: str | None,
-    class_field: str | None,
-    ts_field: str | None,
     as_json: bool,
 ) -> None:
     """Check on new data that a policy still keeps its budget of wrong hits.
@@ -61,16 +48,12 @@ def certify(
     """
     from semcache.policy import Policy
     from semcache.tuning.certify import Certificate
-    from semcache.tuning.logs import Fields
-    from semcache.tuning.pairs import PairFields
 
     policy = Policy.load(policy_file)
-    if policy.namespaces and slice_by is None:
+    if policy.namespaces and data.pair_fields.slice_by is None:
         click.echo("Note: the policy has rules for namespaces, which only --slice-by reads from the data.", err=True)
     wanted = _budget(policy, max_false_hit_rate, max_unsafe_rate, confidence)
-    read = read_data(
-        data, PairFields(a_field, b_field, label_field, slice_by=slice_by), Fields(text_field, class_field, ts_field)
-    )
+    read = data.read()
     embedder = installed_embedder()
     policy.check_embedder(embedder.fingerprint)
     certificate = Certificate(wanted, _count(read, policy, embedder), policy.any_semantic)

@@ -12,43 +12,30 @@ import click
 from semcache.cli._common import safe
 from semcache.cli._tuning import (
     Data,
+    Source,
+    data_options,
     installed_embedder,
-    log_options,
-    pair_options,
     policy_option,
     progress,
-    read_data,
     remember_log,
-    slice_option,
 )
 
 if TYPE_CHECKING:
     from semcache.policy import Policy
     from semcache.tuning.labelling import LabelFile, Question
-    from semcache.tuning.pairs import SliceBy
 
 _KEYS: Final = "y yes · n no · s skip · b back · q quit"
 _ANSWERS: Final = {"y": True, "n": False, "s": None}
 
 
 @click.command()
-@click.argument("data", nargs=-1, required=True, type=click.Path(), metavar="PAIRS-or-LOG...")
+@data_options
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="File to append the labels to.")
-@slice_option
 @policy_option("Ask around the thresholds of this policy file.")
-@pair_options
-@log_options
 def label(
-    data: tuple[str, ...],
+    data: Source,
     output: str,
-    slice_by: SliceBy | None,
     policy_file: str | None,
-    a_field: str,
-    b_field: str,
-    label_field: str | None,
-    text_field: str | None,
-    class_field: str | None,
-    ts_field: str | None,
 ) -> None:
     """Ask you which pairs of questions share an answer, the most informative first.
 
@@ -58,15 +45,11 @@ def label(
     """
     from semcache.policy import Policy
     from semcache.tuning.labelling import LabelFile
-    from semcache.tuning.logs import Fields
-    from semcache.tuning.pairs import PairFields
 
-    if any(Path(path).resolve() == Path(output).resolve() for path in data):
+    if any(Path(path).resolve() == Path(output).resolve() for path in data.paths):
         raise click.BadParameter("the labels need a file of their own", param_hint="--output")
     policy = Policy() if policy_file is None else Policy.load(policy_file)
-    read = read_data(
-        data, PairFields(a_field, b_field, label_field, slice_by=slice_by), Fields(text_field, class_field, ts_field)
-    )
+    read = data.read()
     with LabelFile(output) as labels:
         questions = [one for one in _questions(read, policy) if one.pair not in labels]
         if not questions:
@@ -90,7 +73,8 @@ def _questions(data: Data, policy: Policy) -> list[Question]:
         pairs = unsure(data.records, policy, embedder)
     pairs = [pair for pair in pairs if pair.right is None]
     with progress("judging", len(pairs)) as advance:
-        return most_informative_first(pairs, list(similarities(pairs, embedder, advance)), policy)
+        found = list(similarities(pairs, embedder, advance))
+    return most_informative_first(pairs, found, policy, embedder.fingerprint)
 
 
 def _ask(questions: Sequence[Question], labels: LabelFile) -> int:

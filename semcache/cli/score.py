@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from semcache.cli._common import console, json_option, print_json, safe
-from semcache.cli._tuning import installed_embedder, pair_options, policy_option, progress, slice_option
+from semcache.cli._tuning import installed_embedder, pair_options, policy_option, progress
 
 if TYPE_CHECKING:
     from semcache.report import Rate
-    from semcache.tuning.pairs import SliceBy
+    from semcache.tuning.pairs import PairFields
     from semcache.tuning.scoring import Scored, Totals
 
 _SHOWN = 10
@@ -20,15 +20,11 @@ _SHOWN = 10
 @click.command()
 @click.argument("pairs", nargs=-1, required=True, type=click.Path(), metavar="PAIRS...")
 @pair_options
-@slice_option
 @policy_option("Judge by this policy file.")
 @json_option
 def score(
     pairs: tuple[str, ...],
-    a_field: str,
-    b_field: str,
-    label_field: str | None,
-    slice_by: SliceBy | None,
+    fields: PairFields,
     policy_file: str | None,
     as_json: bool,
 ) -> None:
@@ -38,12 +34,12 @@ def score(
     decisions are counted. A bad line ends the command with exit code 2.
     """
     from semcache.policy import Policy
-    from semcache.tuning.pairs import PairFields, read_pairs
+    from semcache.tuning.pairs import read_pairs
     from semcache.tuning.scoring import Totals
     from semcache.tuning.scoring import score as judged
 
     policy = Policy() if policy_file is None else Policy.load(policy_file)
-    read = read_pairs(pairs, PairFields(a_field, b_field, label_field, slice_by=slice_by))
+    read = read_pairs(pairs, fields)
     embedder = installed_embedder()
     policy.check_embedder(embedder.fingerprint)
     with progress("judging", len(read)) as advance:

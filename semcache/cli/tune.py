@@ -13,24 +13,21 @@ import click
 from semcache.cli._common import json_option, print_json, safe
 from semcache.cli._tuning import (
     Data,
+    Source,
     budget,
     budget_options,
     confidence_option,
+    data_options,
     installed_embedder,
-    log_options,
-    pair_options,
     policy_option,
     progress,
-    read_data,
     remember_log,
-    slice_option,
 )
 
 if TYPE_CHECKING:
     from semcache.policy import Policy
     from semcache.tuning.bounds import Budget
     from semcache.tuning.logs import LogRecord
-    from semcache.tuning.pairs import SliceBy
     from semcache.tuning.remembered import Remembered
     from semcache.tuning.tune import Part, Tuning
 
@@ -39,31 +36,20 @@ MAX_REPLAYS: Final = 8
 
 
 @click.command()
-@click.argument("data", nargs=-1, required=True, type=click.Path(), metavar="PAIRS-or-LOG...")
+@data_options
 @budget_options
 @confidence_option(default=0.95, show_default=True)
-@slice_option
 @click.option("--group-field", metavar="FIELD", help="Pairs: keep those of one value together in the split.")
 @policy_option("Start from this policy: its guards and all else but the thresholds are kept.")
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, writable=True), help="Policy to write.")
-@pair_options
-@log_options
 @json_option
 def tune(
-    data: tuple[str, ...],
+    data: Source,
     max_false_hit_rate: float | None,
     max_unsafe_rate: float | None,
     confidence: float,
-    slice_by: SliceBy | None,
-    group_field: str | None,
     policy_file: str | None,
     output: str,
-    a_field: str,
-    b_field: str,
-    label_field: str | None,
-    text_field: str | None,
-    class_field: str | None,
-    ts_field: str | None,
     as_json: bool,
 ) -> None:
     """Choose thresholds that are shown to keep a budget of wrong hits, and write a policy.
@@ -74,8 +60,6 @@ def tune(
     semantic tier off.
     """
     from semcache.policy import Policy
-    from semcache.tuning.logs import Fields
-    from semcache.tuning.pairs import PairFields
 
     wanted = budget(max_false_hit_rate, max_unsafe_rate, confidence)
     if wanted is None:
@@ -83,13 +67,9 @@ def tune(
     if not Path(output).absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder for {output}", param_hint="--output")
     base = Policy() if policy_file is None else Policy.load(policy_file)
-    read = read_data(
-        data,
-        PairFields(a_field, b_field, label_field, group_field, slice_by),
-        Fields(text_field, class_field, ts_field),
-    )
+    read = data.read()
     embedder = installed_embedder()
-    tuning = _tune(read, wanted, base, embedder, sliced=slice_by is not None)
+    tuning = _tune(read, wanted, base, embedder, sliced=data.pair_fields.slice_by is not None)
     today = datetime.now(timezone.utc).date().isoformat()
     tuning.policy(base, fingerprint=embedder.fingerprint, data=read.names, date=today).save(output)
     if as_json:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from os import PathLike, fspath
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
 from semcache.errors import InputError
+from semcache.tuning.appended import Appended
 from semcache.tuning.scoring import NEVER, levels
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from semcache.policy import Policy
     from semcache.tuning.pairs import Pair
 
@@ -35,16 +33,20 @@ class Question(NamedTuple):
 
 
 def most_informative_first(
-    pairs: Sequence[Pair], similarities: Sequence[float | None], policy: Policy
+    pairs: Sequence[Pair], similarities: Sequence[float | None], policy: Policy, fingerprint: str
 ) -> list[Question]:
     """Unlabelled pairs, each once, ordered by what a label would tell.
 
     Those that the guards let through come first, since only they can become hits; among them those nearest to the
     threshold, on which it turns whether it may stand lower or must stand higher. Pairs that the embedder does not take
     whole are left out.
+
+    Args:
+        fingerprint: Of the embedder that the similarities come from.
     """
     questions: dict[_Texts, Question] = {}
-    for pair, similarity, level in zip(pairs, similarities, levels(pairs, similarities, policy), strict=True):
+    found = levels(pairs, similarities, policy, fingerprint)
+    for pair, similarity, level in zip(pairs, similarities, found, strict=True):
         if pair.right is None and similarity is not None:
             questions.setdefault((pair.a, pair.b), Question(pair, similarity, level == NEVER))
     return sorted(
@@ -53,7 +55,7 @@ def most_informative_first(
     )
 
 
-class LabelFile:
+class LabelFile(Appended):
     """An append-only file of labels that is itself a file of pairs.
 
     Each answer is one line, on the disk before the next question is asked. A skipped pair has a null label. An answer
@@ -64,26 +66,9 @@ class LabelFile:
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
-        self._path = fspath(path)
+        super().__init__(path)
         self._lines: dict[_Texts, int] = {}
         self._last = 0
-
-    def __enter__(self) -> Self:
-        try:
-            self._file: BinaryIO = open(self._path, "a+b")
-        except OSError as error:
-            raise InputError(f"cannot be written: {error.strerror}", path=self._path) from error
-        try:
-            self._resume()
-        except InputError:
-            self._file.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
 
     def __contains__(self, pair: Pair) -> bool:
         return (pair.a, pair.b) in self._lines
@@ -107,7 +92,6 @@ class LabelFile:
         self._lines[texts] = self._last
 
     def _resume(self) -> None:
-        self._file.seek(0)
         content = self._file.read()
         *lines, rest = content.split(b"\n")
         for number, line in enumerate(lines, start=1):

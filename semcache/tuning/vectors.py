@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from os import PathLike, fspath
-from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Final
+from os import PathLike
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import orjson
 import xxhash
 
 from semcache.errors import InputError
+from semcache.tuning.appended import Appended
 from semcache.tuning.remembered import Around
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from semcache.embedders import Embedder
     from semcache.embedders.base import Vectors
 
@@ -33,39 +31,20 @@ _VERSION: Final = 1
 _DIGEST: Final = 16
 
 
-class VectorFile(Around):
+class VectorFile(Appended, Around):
     """Another embedder with its vectors in a file, which must be of that embedder.
-
-    Use it in a ``with`` block. One process at a time.
 
     Raises:
         InputError: The file cannot be read or written, is none of these, or is of another embedder.
     """
 
     def __init__(self, embedder: Embedder, path: str | PathLike[str]) -> None:
-        super().__init__(embedder)
-        self._path = fspath(path)
+        Appended.__init__(self, path)
+        Around.__init__(self, embedder)
         self._vectors: dict[bytes, Vectors] = {}
 
     def __len__(self) -> int:
         return len(self._vectors)
-
-    def __enter__(self) -> Self:
-        try:
-            self._file: BinaryIO = open(self._path, "a+b")
-        except OSError as error:
-            raise InputError(f"cannot be written: {error.strerror}", path=self._path) from error
-        try:
-            self._resume()
-        except InputError:
-            self._file.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         digests = [_digest(text) for text in texts]
@@ -79,7 +58,6 @@ class VectorFile(Around):
 
     def _resume(self) -> None:
         head = {"semcache-vectors": _VERSION, "fingerprint": self.fingerprint, "dim": self.dim}
-        self._file.seek(0)
         line = self._file.readline(4096)
         if not line:
             self._file.write(orjson.dumps(head) + b"\n")

@@ -26,7 +26,7 @@ def test_the_order_is_guards_silent_then_near_the_threshold() -> None:
         Pair(asked, "How can I reset my password?"),
         Pair(asked, "Please, how do I reset my password?"),
     ]
-    found = most_informative_first(pairs, [0.99, 0.8, 0.82, 0.94, 0.8, 0.99, None], POLICY)
+    found = most_informative_first(pairs, [0.99, 0.8, 0.82, 0.94, 0.8, 0.99, None], POLICY, "e/1")
     assert [one.pair for one in found] == [pairs[3], pairs[2], pairs[0], pairs[1]]
     assert [one.vetoed for one in found] == [False, False, False, True]
 
