@@ -76,6 +76,8 @@ class _Cache:
         judge: ``judge(question, stored_question, stored_answer, fresh_answer)`` says of audited hits whether the stored
             answer serves the question; ``None`` where it cannot tell. Without one, equal answers are right, and of
             others nothing is known.
+        prompt_cache: Whether misses get marks for the provider's prompt cache where that pays, at hosts whose rules are
+            known (``docs/prompt-caching.md``).
 
     Raises:
         ConfigurationError: The arguments cannot work together, or no embedder is installed.
@@ -92,6 +94,7 @@ class _Cache:
         namespace: str = "default",
         clock: Callable[[], float] = time.time,
         judge: Judge | None = None,
+        prompt_cache: bool = True,
     ) -> None:
         from semcache.ledger import Ledger
         from semcache.policy import Policy
@@ -119,6 +122,7 @@ class _Cache:
             event_hooks=self._event_hooks,
             clock=clock,
             judge=judge,
+            prompt_cache=prompt_cache,
         )
 
     @classmethod
@@ -130,7 +134,9 @@ class _Cache:
     def policy(self) -> Policy:
         return self.engine.policy
 
-    def wrap(self, target: T, *, name: str | None = None, upstream: str | None = None) -> T:
+    def wrap(
+        self, target: T, *, name: str | None = None, upstream: str | None = None, provider: str | None = None
+    ) -> T:
         """The same function or client, with this cache before it. The original is not changed.
 
         Args:
@@ -140,13 +146,15 @@ class _Cache:
             name: For functions: identity in the cache, by default module, name and code.
             upstream: For clients: a stable label of who answers, by default the host of the base URL. Clients with
                 one label share answers.
+            provider: For OpenAI and Anthropic clients: whose prompt cache is behind the base URL, where its host does
+                not tell (a gateway, vLLM): ``"anthropic"``, ``"openai"``, ``"azure"``, ``"bedrock"``, ``"vllm"``.
 
         Raises:
-            ConfigurationError: It is neither.
+            ConfigurationError: It is neither, or no such provider is known.
         """
         from semcache.clients import wrap
 
-        return wrap(target, self.engine, name=name, upstream=upstream)
+        return wrap(target, self.engine, name=name, upstream=upstream, provider=provider)
 
     def options(
         self,

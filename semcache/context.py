@@ -13,7 +13,7 @@ images): no guard could read that. Modes never share entries, since the mode is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal, NamedTuple
 
@@ -65,6 +65,16 @@ def windowed(history: Turns, text: str, window: int) -> Fuzzy:
 def in_context(mode: Context, window: int, history: Turns, text: str) -> str:
     """A question as it was decided upon: in a window with the user turns before it."""
     return windowed(history, text, window).embedded if mode == "window" and history else text
+
+
+def user_turns(request: Request) -> Iterator[str]:
+    """The texts of the user in a request, as far as they are in a list of messages; the last one last."""
+    messages, _ = _messages(request.scope)
+    for message in (*messages, *request.history):
+        if message.get("role") == "user" and (text := _text(message)):
+            yield text
+    if request.text is not None:
+        yield request.text
 
 
 def turns_differ(guards: Iterable[str], ours: Turns, theirs: Turns) -> str:

@@ -22,6 +22,7 @@ from semcache.events import EventHook, Hook, emit, logger
 from semcache.keys import make_key
 from semcache.live.audit import Auditor, Later
 from semcache.live.evidence import Evidence
+from semcache.marking import Marker
 from semcache.options import USER_TAG, Options, current_options
 from semcache.performer import Performer
 from semcache.policy import secret_in
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from semcache.semantic import SemanticTier
     from semcache.steps import Step, StreamReply
     from semcache.stores.base import Store
+    from semcache.types import Prompt
 
 T = TypeVar("T")
 
@@ -48,6 +50,7 @@ class Engine:
         semantic: ``None`` leaves the exact tier only.
         clock: Unix seconds, from which entries get their age. A replay gives the time of its log.
         judge: Of audits, where the policy has an ``audit_rate``.
+        prompt_cache: Whether misses get marks for the provider's prompt cache.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Engine:
         event_hooks: list[EventHook],
         clock: Callable[[], float] = time.time,
         judge: Judge | None = None,
+        prompt_cache: bool = True,
     ) -> None:
         self.store = store
         self.semantic = semantic
@@ -79,7 +83,12 @@ class Engine:
         if policy.audit_rate > 0.0:
             self.auditor = Auditor(policy.audit_rate, judge, self.evidence, ledger, self.mark_wrong, self.emit)
         self.performer = Performer(
-            store=store, semantic=semantic, policy=policy, evidence=self.evidence, emit=self.emit
+            store=store,
+            semantic=semantic,
+            policy=policy,
+            evidence=self.evidence,
+            emit=self.emit,
+            marker=Marker(store, self.emit, clock) if prompt_cache else None,
         )
         renew_in_child(self)
 
@@ -91,16 +100,20 @@ class Engine:
     def run(
         self,
         request: Request,
-        call: Callable[[], Reply | StreamReply],
+        call: Callable[..., Reply | StreamReply],
         *,
         refresh: bool = False,
         later: Later | None = None,
+        prompt: Prompt | None = None,
     ) -> Served:
         """Serve a request, calling upstream on a miss. What ``call`` raises passes through unchanged.
 
-        ``later`` makes a ``call`` that the caller cannot change any more, for an audit.
+        Args:
+            call: Called without arguments, or with one: the body to send instead of ``prompt.body``.
+            later: Makes a ``call`` that the caller cannot change any more, for an audit.
+            prompt: What would be sent, where it may get marks for the provider's prompt cache.
         """
-        ctx = self.context(request, refresh=refresh)
+        ctx = self.context(request, refresh=refresh, prompt=prompt)
         served = self._drive(ctx, flows.call(ctx), call)
         if self.auditor is not None:
             self.auditor.consider(ctx, call, later)
@@ -109,13 +122,14 @@ class Engine:
     async def arun(
         self,
         request: Request,
-        call: Callable[[], Awaitable[Reply | StreamReply]],
+        call: Callable[..., Awaitable[Reply | StreamReply]],
         *,
         refresh: bool = False,
         later: Later | None = None,
+        prompt: Prompt | None = None,
     ) -> Served:
         """As :meth:`run`, for an event loop."""
-        ctx = self.context(request, refresh=refresh)
+        ctx = self.context(request, refresh=refresh, prompt=prompt)
         served = await self._adrive(ctx, flows.call(ctx), call)
         if self.auditor is not None:
             self.auditor.consider(ctx, call, later, awaits=True)
@@ -188,7 +202,7 @@ class Engine:
 
     # The two loops ------------------------------------------------------------------------------------------------
 
-    def _drive(self, ctx: Call, flow: Flow, call: Callable[[], Reply | StreamReply]) -> Served:
+    def _drive(self, ctx: Call, flow: Flow, call: Callable[..., Reply | StreamReply]) -> Served:
         answer: Any = None
         try:
             while True:
@@ -199,14 +213,14 @@ class Engine:
                 if type(step) is not steps.CallUpstream:
                     answer = self.performer.step(step)
                     continue
-                answer = call()
+                answer = call() if step.body is None else call(step.body)
                 if type(answer) is steps.StreamReply:
                     return self._begun(ctx, flow, answer)
         except BaseException as error:
             self._broken(ctx, flow, error)
             raise
 
-    async def _adrive(self, ctx: Call, flow: Flow, call: Callable[[], Awaitable[Reply | StreamReply]]) -> Served:
+    async def _adrive(self, ctx: Call, flow: Flow, call: Callable[..., Awaitable[Reply | StreamReply]]) -> Served:
         answer: Any = None
         try:
             while True:
@@ -217,7 +231,7 @@ class Engine:
                 if type(step) is not steps.CallUpstream:
                     answer = await self.performer.astep(step)
                     continue
-                answer = await call()
+                answer = await (call() if step.body is None else call(step.body))
                 if type(answer) is steps.StreamReply:
                     return self._begun(ctx, flow, answer)
         except BaseException as error:
@@ -238,7 +252,7 @@ class Engine:
         ctx.outcome.reason = f"upstream raised {type(error).__name__}"
         self.done(ctx)
 
-    def context(self, request: Request, *, refresh: bool = False) -> Call:
+    def context(self, request: Request, *, refresh: bool = False, prompt: Prompt | None = None) -> Call:
         """What a flow needs to know of a call made here and now."""
         options = current_options() or _NO_OPTIONS
         namespace = options.namespace or self.namespace
@@ -279,6 +293,7 @@ class Engine:
             refresh=refresh or options.refresh,
             min_similarity=options.min_similarity,
             off=self.evidence.off,
+            prompt=prompt,
         )
 
     def _fingerprint(self) -> str | None:

@@ -20,8 +20,36 @@ from semcache.live.answers import answer_text, folded, same_answer
 from semcache.live.record import MAX_SLACK
 from semcache.policy import admit, judge, secret_in, ttl_for
 from semcache.privacy import hides
-from semcache.steps import CallUpstream, Embed, GetExact, Join, Lead, Near, Rewrite, Search, Step, Verify, Write
-from semcache.types import Candidate, Decision, Entry, Judged, Key, Layer, Outcome, Reply, Request, Status, WouldServe
+from semcache.steps import (
+    CallUpstream,
+    Embed,
+    GetExact,
+    Join,
+    Lead,
+    Marked,
+    MarkPrompt,
+    Near,
+    Reconcile,
+    Rewrite,
+    Search,
+    Step,
+    Verify,
+    Write,
+)
+from semcache.types import (
+    Candidate,
+    Decision,
+    Entry,
+    Judged,
+    Key,
+    Layer,
+    Outcome,
+    Prompt,
+    Reply,
+    Request,
+    Status,
+    WouldServe,
+)
 
 if TYPE_CHECKING:
     from semcache.policy import Policy
@@ -45,6 +73,7 @@ class Call:
         off: Why the semantic tier of a namespace is off, as of the last look at the store; empty if it is on.
         found: The entry that a hit served, or that would have answered where it was withheld.
         fresh: What the upstream said instead of a withheld entry.
+        prompt: The body to send upstream, where it may get marks for the provider's prompt cache.
     """
 
     request: Request
@@ -67,6 +96,7 @@ class Call:
     embedded: Vector | None = None
     found: Entry | None = None
     fresh: Reply | None = None
+    prompt: Prompt | None = None
 
     @property
     def question(self) -> str:
@@ -236,10 +266,16 @@ def _lead(ctx: Call, key: Key, lead: Lead) -> Flow:
 
 
 def _miss(ctx: Call, key: Key, lead: Lead | None) -> Flow:
+    marked: Marked | None = None
+    if ctx.prompt is not None:
+        marked = yield MarkPrompt(ctx.prompt, ctx.tenant)
     started = ctx.tick()
-    reply: Reply = yield CallUpstream()
+    reply: Reply = yield CallUpstream(None if marked is None else marked.body)
     latency = ctx.tick() - started
     _spent(ctx, reply, latency)
+    if marked is not None and not reply.failed:
+        ctx.outcome.marks, ctx.outcome.expected_read_tokens = marked.marks, marked.expected
+        yield Reconcile(marked, reply.usage)
     if reply.failed:
         ctx.outcome.reason = reply.reason
         return Answered(value=reply.value)

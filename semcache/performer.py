@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from semcache.live.evidence import Evidence
+    from semcache.marking import Marker
     from semcache.policy import Policy
     from semcache.semantic import SemanticTier
-    from semcache.steps import Near, Step
+    from semcache.steps import Marked, Near, Step
     from semcache.stores.base import Store
 
 
@@ -41,6 +42,7 @@ class Performer:
 
     Args:
         semantic: ``None`` leaves the exact tier only.
+        marker: ``None`` sends every prompt as it is.
     """
 
     def __init__(
@@ -51,12 +53,14 @@ class Performer:
         policy: Policy,
         evidence: Evidence,
         emit: Callable[[Event], None],
+        marker: Marker | None = None,
     ) -> None:
         self.store = store
         self.semantic = semantic
         self.policy = policy
         self.evidence = evidence
         self.emit = emit
+        self.marker = marker
         self.flights = Flights()
         self.desk = None if policy.verifier is None else VerifierDesk(resolve(policy.verifier))
         self._has_read = False
@@ -67,6 +71,8 @@ class Performer:
             steps.Embed: self._embed,
             steps.Search: self._search,
             steps.Verify: self._verify,
+            steps.MarkPrompt: self._mark,
+            steps.Reconcile: self._reconcile,
             steps.Write: self._write,
         }
         self._aperform: dict[type, Callable[[Any], Awaitable[Any]]] = {
@@ -96,10 +102,14 @@ class Performer:
     def after_fork(self) -> None:
         """In a child: the parent's calls in flight are its own."""
         self.flights = Flights()
+        if self.marker is not None:
+            self.marker.after_fork()
 
     def close(self) -> None:
         if self.desk is not None:
             self.desk.close()
+        if self.marker is not None:
+            self.marker.close()
 
     def _get_exact(self, step: steps.GetExact) -> Any:
         try:
@@ -244,6 +254,13 @@ class Performer:
             self._trouble(error if isinstance(error, Exception) else VerifierError(repr(error)))
             return None
         return future.result()
+
+    def _mark(self, step: steps.MarkPrompt) -> Marked | None:
+        return None if self.marker is None else self.marker.mark(step.prompt, step.tenant)
+
+    def _reconcile(self, step: steps.Reconcile) -> None:
+        if self.marker is not None:
+            self.marker.reconcile(step.marked, step.usage)
 
     def _trouble(self, error: Exception) -> None:
         if isinstance(error, (StoreUnavailable, EmbedderUnavailable)):

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from semcache import agreement
 from semcache.context import MODES as CONTEXTS
-from semcache.context import Context, Rewrite
+from semcache.context import Context, Rewrite, user_turns
 from semcache.errors import ConfigurationError
 from semcache.guards import GUARDS, covered, fold, verdicts
+from semcache.guards.time_bound import time_bound
 from semcache.privacy import MODES, Secrets, find_secret
 from semcache.scoring import WEIGHED, decisive, shipped
 from semcache.types import Candidate, Decision, GuardVerdict, Judged, Request
@@ -83,6 +84,7 @@ class Override:
     min_agreement: float | None = None
     guards: tuple[str, ...] | None = None
     ttl: float | None = None
+    time_bound_ttl: float | None = None
     semantic: bool | None = None
     mode: Mode | None = None
 
@@ -119,6 +121,9 @@ class Policy:
         verify_within_s: Seconds that a call waits for the verifier; after that it goes upstream, and a verdict that
             comes late counts from the next time on. With 0 no call ever waits.
         ttl: Seconds for which an answer may be served; ``None`` means for ever.
+        time_bound_ttl: The same for a question about now ("what time is it", "the latest news"), whatever longer time
+            the policy or the caller gives. Nor does an older answer to another question serve it. A minute, since a
+            clock is told by the minute; ``inf`` treats such questions as all others.
         secrets: What becomes of a request that holds a key, token, password in a URL or card number: ``"bypass"``, not
             looked up and not kept; ``"redact"``, masked and only matched exactly; ``"allow"``, no check. An answer
             that holds one is never kept, unless all is allowed. See ``docs/privacy.md``.
@@ -155,6 +160,7 @@ class Policy:
     verify_at_least: float = 0.9
     verify_within_s: float = 2.0
     ttl: float | None = None
+    time_bound_ttl: float = 60.0
     secrets: Secrets = "bypass"
     emails_are_secret: bool = False
     audit_rate: float = 0.0
@@ -256,6 +262,10 @@ class Policy:
         override = self.namespaces.get(namespace)
         return self.min_agreement if override is None or override.min_agreement is None else override.min_agreement
 
+    def time_bound_ttl_for(self, namespace: str) -> float:
+        override = self.namespaces.get(namespace)
+        return self.time_bound_ttl if override is None or override.time_bound_ttl is None else override.time_bound_ttl
+
     def guards_for(self, namespace: str) -> tuple[str, ...]:
         override = self.namespaces.get(namespace)
         return self.guards if override is None or override.guards is None else override.guards
@@ -314,10 +324,23 @@ def secret_in(policy: Policy, data: bytes) -> str:
     return f"secret: {kind}" if kind else ""
 
 
-def ttl_for(policy: Policy, request: Request, namespace: str) -> float | None:
-    """Seconds for which the answer to a request may be served; ``None`` means for ever."""
+def max_age(policy: Policy, request: Request, namespace: str) -> float:
+    """How old an answer to a request may be, in seconds: infinite unless a user's turn asks for what holds now."""
+    limit = policy.time_bound_ttl_for(namespace)
+    return limit if limit < math.inf and any(map(time_bound, user_turns(request))) else math.inf
+
+
+def ttl_for(policy: Policy, request: Request, namespace: str, asked: float | None = None) -> float | None:
+    """Seconds for which the answer to a request may be served; ``None`` means for ever.
+
+    Args:
+        asked: What the caller asks for instead of the policy's ``ttl``.
+    """
     override = policy.namespaces.get(namespace)
-    return policy.ttl if override is None or override.ttl is None else override.ttl
+    ttl = policy.ttl if override is None or override.ttl is None else override.ttl
+    ttl = ttl if asked is None else asked
+    limit = max_age(policy, request, namespace)
+    return ttl if limit == math.inf else min(limit, math.inf if ttl is None else ttl)
 
 
 def judge(
@@ -414,6 +437,8 @@ def _judge_one(candidate: Candidate, text: str, bars: _Bars, share: float | None
         reasons.append(f"history: {candidate.history}")
     if candidate.barred:
         reasons.append("too many of its hits were wrong")
+    if candidate.too_old:
+        reasons.append("its answer is too old for a question about now")
     if share is not None and share < agreement.CONTESTED and not same:
         reasons.append(f"agreement {share:.3f} below {agreement.CONTESTED:.3f}: near questions have other answers")
     if reasons and not explain:
@@ -445,6 +470,7 @@ def _worth_verifying(
             if least <= candidate.similarity
             and not candidate.wrong_before
             and not candidate.barred
+            and not candidate.too_old
             and not candidate.history
             and all(verdict.ok for verdict in verdicts(absolute, text, candidate.text))
         ),
@@ -455,8 +481,9 @@ def _worth_verifying(
 def _check_rules(where: str, rules: Policy | Override) -> None:
     _check_range(f"threshold of the {where}", rules.threshold, -1.0, 1.0)
     _check_range(f"min_probability of the {where}", rules.min_probability, 0.0, 1.0)
-    if rules.ttl is not None and not rules.ttl > 0.0:
-        raise ConfigurationError(f"ttl of the {where} must be above 0 seconds, not {rules.ttl}")
+    for name, seconds in (("ttl", rules.ttl), ("time_bound_ttl", rules.time_bound_ttl)):
+        if seconds is not None and not seconds > 0.0:
+            raise ConfigurationError(f"{name} of the {where} must be above 0 seconds, not {seconds}")
     _check_range(f"min_agreement of the {where}", rules.min_agreement, 0.0, 1.0)
     if rules.answers not in (None, "free", "closed"):
         raise ConfigurationError(f"answers of the {where} are 'free' or 'closed', not {rules.answers!r}")

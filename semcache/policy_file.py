@@ -24,6 +24,7 @@ _RULES: Final[_Fields] = {
     "min_agreement": "number",
     "guards": "names",
     "ttl": "number",
+    "time_bound_ttl": "number",
     "semantic": "switch",
     "mode": "text",
 }

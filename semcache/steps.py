@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from semcache.flight import Landed
-from semcache.types import Entry, Key, Reply
+from semcache.types import Entry, Key, Marks, Prompt, Reply, Usage
 
 if TYPE_CHECKING:
     from semcache.context import Turns
+    from semcache.prompt_cache import Plan
     from semcache.types import Vector
 
 
@@ -55,8 +56,24 @@ class Verify(NamedTuple):
     cached: str
 
 
+class MarkPrompt(NamedTuple):
+    """Answer: the prompt as ``Marked`` for the provider's cache; ``None`` if it has none, or on trouble."""
+
+    prompt: Prompt
+    tenant: str | None
+
+
 class CallUpstream(NamedTuple):
-    """Answer: the upstream's complete ``Reply``."""
+    """Answer: the upstream's complete ``Reply``. ``body`` is to be sent instead of the caller's, if it is set."""
+
+    body: Mapping[str, Any] | None = None
+
+
+class Reconcile(NamedTuple):
+    """Hold what the provider says of its prompt cache against what was expected. Answer: ``None``."""
+
+    marked: Marked
+    usage: Usage | None
 
 
 class Write(NamedTuple):
@@ -65,7 +82,7 @@ class Write(NamedTuple):
     entry: Entry
 
 
-Step = GetExact | Join | Rewrite | Embed | Search | Verify | CallUpstream | Write
+Step = GetExact | Join | Rewrite | Embed | Search | Verify | MarkPrompt | CallUpstream | Reconcile | Write
 
 
 class Lead(Protocol):
@@ -84,6 +101,28 @@ class Near(NamedTuple):
     wrong_before: bool
     barred: bool = False
     slack: float = 0.0
+
+
+class Marked(NamedTuple):
+    """A prompt with cache points.
+
+    Args:
+        body: What to send; ``None`` if the caller's is to be sent as it is.
+        marks: For the outcome.
+        model: Provider and model, under which it is counted.
+        plan: What was decided.
+        prefix: The longest prefix that the provider should have; ``None`` if it should have none.
+        expected: Estimate of its tokens.
+        at: Unix seconds of the decision.
+    """
+
+    body: Mapping[str, Any] | None
+    marks: Marks
+    model: str
+    plan: Plan
+    prefix: int | None
+    expected: int
+    at: float
 
 
 class StreamReply(NamedTuple):

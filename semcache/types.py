@@ -243,6 +243,42 @@ class WouldServe:
     usd_micro: int | None = None
 
 
+class Prompt(NamedTuple):
+    """A body on its way to a provider, for the provider's prompt cache.
+
+    Args:
+        api: Name of the wire format.
+        body: As it would be sent. It is never changed.
+        host: Name of the host that it goes to.
+        provider: The user's word on who answers there, where the host does not tell.
+    """
+
+    api: str
+    body: Mapping[str, Any]
+    host: str
+    model: str | None
+    provider: str | None = None
+
+
+class Mark(NamedTuple):
+    """A cache point: its lifetime (``5m``, ``30m``, ``1h``, ``12h``) and the estimated tokens before it."""
+
+    ttl: str
+    tokens: int
+
+
+class Marks(NamedTuple):
+    """What was asked of the provider's prompt cache on a miss.
+
+    Args:
+        points: In the order of the prompt; each one's tokens include those of the points before it.
+        reason: Why there are points, or why not.
+    """
+
+    points: tuple[Mark, ...] = ()
+    reason: str = ""
+
+
 @dataclass(slots=True)
 class Outcome:
     """What happened to one call.
@@ -266,6 +302,7 @@ class Outcome:
         refused: A :class:`~semcache.budgets.Budget` kept the call from the upstream, and nothing answered it.
         seconds: Wall time by phase: ``lookup``, ``embed``, ``upstream``, ``total``.
         would_serve: The hit that was found and withheld.
+        marks: What was asked of the provider's prompt cache; ``None`` where it was not called, or is not known.
         reported: What ``report_right`` or ``report_wrong`` was told of it.
     """
 
@@ -292,6 +329,7 @@ class Outcome:
     key: Key | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     would_serve: WouldServe | None = None
+    marks: Marks | None = None
     reported: Literal["right", "wrong"] | None = None
 
     @property

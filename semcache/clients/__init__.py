@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def wrap(target: T, engine: Engine, *, name: str | None, upstream: str | None) -> T:
+def wrap(target: T, engine: Engine, *, name: str | None, upstream: str | None, provider: str | None = None) -> T:
     """See :meth:`semcache.SemanticCache.wrap`."""
     if _is_sdk_client(target):
         from semcache.clients.http import wrap_client
 
-        return wrap_client(target, engine, upstream=upstream)
+        return wrap_client(target, engine, upstream=upstream, provider=provider)
     if _is_genai_client(target):
         from semcache.clients.genai import wrap_genai
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from semcache.types import Reply, Request
+from semcache.types import Prompt, Reply, Request
 from semcache.wire import Codec
 from semcache.wire._json import dumps, loads_object
 
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request as the cache sees it. ``sent`` is the body to send instead of the caller's."""
+    """One request as the cache sees it. ``sent`` is the body to send instead of the caller's; ``prompt`` has either."""
 
     codec: Codec
     body: Mapping[str, Any]
     request: Request
     sent: Mapping[str, Any] | None
     refresh: bool
+    prompt: Prompt | None = None
 
     def is_streaming(self, response: httpx2.Response) -> bool:
         kind = response.headers.get("content-type", "")

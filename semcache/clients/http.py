@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from semcache.clients._exchange import Exchange, Recording, adrain, atee, drain, library, library_name, tee
 from semcache.errors import ConfigurationError
+from semcache.prompt_cache.rules import checked_vendor
 from semcache.steps import StreamReply
-from semcache.types import Reply
+from semcache.types import Prompt, Reply
 from semcache.wire import Codec, find
 from semcache.wire._json import dumps, loads_object
 from semcache.wire.cache_status import HEADER, cache_status
@@ -41,12 +43,19 @@ _DEFAULT_AUTH: Final = "semcache.default_auth"
 
 
 def wrap_client(
-    client: Client, engine: Engine, *, upstream: str | None = None, ask_usage: bool | None = None
+    client: Client,
+    engine: Engine,
+    *,
+    upstream: str | None = None,
+    provider: str | None = None,
+    ask_usage: bool | None = None,
 ) -> Client:
     """A copy of an OpenAI or Anthropic SDK client whose calls go through the cache; ``client`` is not changed.
 
     Args:
         upstream: A stable label for who answers, instead of the URL: clients with one label share answers.
+        provider: Whose prompt cache it is, where the host does not tell (a gateway, vLLM): a vendor's name in
+            ``semcache/data/providers.json``. By default the host decides, and an unknown one gets no vendor's fields.
         ask_usage: Ask for the usage of OpenAI streams that the caller did not ask for (its chunk is taken out again).
             Default: only of OpenAI itself and of servers on this machine, since others may refuse the option.
 
@@ -57,7 +66,7 @@ def wrap_client(
     if library_name(http_client) is None or not hasattr(client, "with_options"):
         raise ConfigurationError(f"cannot wrap a {type(client).__qualname__}: not an SDK client on httpx2 or httpx")
     kind = AsyncCacheTransport if hasattr(http_client, "aclose") else CacheTransport
-    transport = kind(http_client, engine, upstream=upstream, ask_usage=ask_usage)
+    transport = kind(http_client, engine, upstream=upstream, provider=provider, ask_usage=ask_usage)
     wrapped: Client = client.with_options(http_client=transport.client())
     return wrapped
 
@@ -69,13 +78,20 @@ class CacheTransport:
         http_client: A ``Client`` of ``httpx2`` or ``httpx``. It stays the caller's to close.
         engine: What ``SemanticCache`` runs calls with.
         upstream: See :func:`wrap_client`.
+        provider: See :func:`wrap_client`.
         ask_usage: See :func:`wrap_client`.
     """
 
     def __init__(
-        self, http_client: Any, engine: Engine, *, upstream: str | None = None, ask_usage: bool | None = None
+        self,
+        http_client: Any,
+        engine: Engine,
+        *,
+        upstream: str | None = None,
+        provider: str | None = None,
+        ask_usage: bool | None = None,
     ) -> None:
-        self._edge = _Edge(http_client, upstream, ask_usage)
+        self._edge = _Edge(http_client, upstream, provider, ask_usage)
         self._http = http_client
         self._engine = engine
 
@@ -89,7 +105,10 @@ class CacheTransport:
         if exchange is None:
             return self._send(request)
         served = self._engine.run(
-            exchange.request, functools.partial(self._call, exchange, request), refresh=exchange.refresh
+            exchange.request,
+            functools.partial(self._call, exchange, request),
+            refresh=exchange.refresh,
+            prompt=exchange.prompt,
         )
         if served.pending is None:
             return self._edge.answer(exchange, served)
@@ -97,8 +116,10 @@ class CacheTransport:
         body = self._edge.library.SyncBody(tee(served.value, recording), served.value, recording)
         return self._edge.response(exchange, served, served.value, body)
 
-    def _call(self, exchange: Exchange, request: httpx2.Request) -> Reply | StreamReply:
-        response = self._send(self._edge.outgoing(exchange, request))
+    def _call(
+        self, exchange: Exchange, request: httpx2.Request, marked: Mapping[str, Any] | None = None
+    ) -> Reply | StreamReply:
+        response = self._send(self._edge.outgoing(exchange, request, marked))
         if exchange.is_streaming(response):
             return StreamReply(response, functools.partial(drain, exchange, response))
         try:
@@ -127,9 +148,15 @@ class AsyncCacheTransport:
     """As :class:`CacheTransport`, for an ``AsyncClient``."""
 
     def __init__(
-        self, http_client: Any, engine: Engine, *, upstream: str | None = None, ask_usage: bool | None = None
+        self,
+        http_client: Any,
+        engine: Engine,
+        *,
+        upstream: str | None = None,
+        provider: str | None = None,
+        ask_usage: bool | None = None,
     ) -> None:
-        self._edge = _Edge(http_client, upstream, ask_usage)
+        self._edge = _Edge(http_client, upstream, provider, ask_usage)
         self._http = http_client
         self._engine = engine
 
@@ -143,7 +170,10 @@ class AsyncCacheTransport:
         if exchange is None:
             return await self._send(request)
         served = await self._engine.arun(
-            exchange.request, functools.partial(self._call, exchange, request), refresh=exchange.refresh
+            exchange.request,
+            functools.partial(self._call, exchange, request),
+            refresh=exchange.refresh,
+            prompt=exchange.prompt,
         )
         if served.pending is None:
             return self._edge.answer(exchange, served)
@@ -151,8 +181,10 @@ class AsyncCacheTransport:
         body = self._edge.library.AsyncBody(atee(served.value, recording), served.value, recording)
         return self._edge.response(exchange, served, served.value, body)
 
-    async def _call(self, exchange: Exchange, request: httpx2.Request) -> Reply | StreamReply:
-        response = await self._send(self._edge.outgoing(exchange, request))
+    async def _call(
+        self, exchange: Exchange, request: httpx2.Request, marked: Mapping[str, Any] | None = None
+    ) -> Reply | StreamReply:
+        response = await self._send(self._edge.outgoing(exchange, request, marked))
         if exchange.is_streaming(response):
             return StreamReply(response, functools.partial(adrain, exchange, response))
         try:
@@ -180,13 +212,14 @@ class AsyncCacheTransport:
 class _Edge:
     """What the sync and the async transport share: everything but the waiting."""
 
-    def __init__(self, http_client: Any, upstream: str | None, ask_usage: bool | None) -> None:
+    def __init__(self, http_client: Any, upstream: str | None, provider: str | None, ask_usage: bool | None) -> None:
         name = library_name(http_client)
         if name is None:
             raise ConfigurationError(f"not an httpx2 or httpx client: {type(http_client).__qualname__}")
         self.library = library(name)
         self._http = http_client
         self._upstream = upstream
+        self._provider = checked_vendor(provider)
         self._ask_usage = ask_usage
         self._marks_auth = False
 
@@ -218,7 +251,8 @@ class _Edge:
         if "no-store" in directives:
             parsed = replace(parsed, bypass="cache-control: no-store")
         sent = None if parsed.bypass else codec.forward(body, ask_usage=self._asks_usage(request.url.host))
-        return Exchange(codec, body, parsed, sent, "no-cache" in directives)
+        prompt = Prompt(codec.name, sent or body, request.url.host, parsed.model, self._provider)
+        return Exchange(codec, body, parsed, sent, "no-cache" in directives, prompt)
 
     def _upstream_name(self, url: httpx2.URL) -> str:
         query = sorted(item for item in url.params.multi_items() if item[0].lower() not in _SECRET_PARAMETERS)
@@ -226,17 +260,16 @@ class _Edge:
         return name + "".join(f"&{key}={value}" for key, value in query)
 
     def _asks_usage(self, host: str) -> bool:
-        if self._ask_usage is not None:
-            return self._ask_usage
-        return host == _USAGE_HOST or host.endswith("." + _USAGE_HOST) or _is_loopback(host)
+        return reports_usage(host) if self._ask_usage is None else self._ask_usage
 
-    def outgoing(self, exchange: Exchange, request: httpx2.Request) -> httpx2.Request:
-        """The request to send: the caller's own, byte for byte, unless the codec has another body for it."""
-        if exchange.sent is None:
+    def outgoing(self, exchange: Exchange, request: httpx2.Request, marked: Mapping[str, Any] | None) -> httpx2.Request:
+        """The request to send: the caller's own, byte for byte, unless there is another body for it."""
+        body = marked or exchange.sent
+        if body is None:
             return request
         headers = [(name, value) for name, value in request.headers.raw if name.lower() not in _BODY_HEADERS]
         changed: httpx2.Request = self.library.module.Request(
-            request.method, request.url, headers=headers, content=dumps(exchange.sent), extensions=request.extensions
+            request.method, request.url, headers=headers, content=dumps(body), extensions=request.extensions
         )
         return changed
 
@@ -284,6 +317,11 @@ def _mark_default_auth(request: Any) -> Any:
     """Runs as the front client's default auth, so its mark is missing where a call brought its own auth."""
     request.extensions[_DEFAULT_AUTH] = True
     return request
+
+
+def reports_usage(host: str) -> bool:
+    """Whether a host that speaks OpenAI's format is known to report the usage of a stream when asked to."""
+    return host == _USAGE_HOST or host.endswith("." + _USAGE_HOST) or _is_loopback(host)
 
 
 def _is_loopback(host: str) -> bool:

@@ -200,6 +200,12 @@ def _labels(name: str) -> Phrases[str]:
 
 
 @lru_cache(maxsize=1)
+def time_words() -> Phrases[str]:
+    """Phrases by which a question asks for what holds now, as written, with the languages that they belong to."""
+    return _labels("time_bound.txt")
+
+
+@lru_cache(maxsize=1)
 def english() -> Lexicon:
     """The English lists. Takes about 10 ms once."""
     synonyms = [_entries(line) for line in _lines("en/synonyms.txt")]

@@ -16,7 +16,7 @@ from __future__ import annotations
 from semcache.prompt_cache.history import History, Sightings, advance, decode, encode, merge
 from semcache.prompt_cache.marks import annotate
 from semcache.prompt_cache.planner import Plan, Point, break_even, note, plan, seen
-from semcache.prompt_cache.prefixes import Boundary, Outline, outline
+from semcache.prompt_cache.prefixes import Boundary, Outline, head_of, outline
 from semcache.prompt_cache.rules import Rules, find_rules
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "decode",
     "encode",
     "find_rules",
+    "head_of",
     "merge",
     "note",
     "outline",

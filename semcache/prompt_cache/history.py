@@ -179,7 +179,7 @@ class History:
     def see(self, seen: Iterable[Seen], now: float) -> None:
         """Count the prefixes of one miss at ``now`` (seconds since any epoch, rising)."""
         for prefix, kind in seen:
-            pool = self._pools.setdefault(kind, _Pool(self._limit))
+            pool = self._pools.get(kind) or self._new_pool(kind)
             pool.expire(now)
             known = self._prefixes.get(prefix)
             if known is None:
@@ -194,6 +194,12 @@ class History:
             pool.open(prefix, known.last, now)
         while len(self._prefixes) > self._limit:
             self._prefixes.popitem(last=False)
+
+    def _new_pool(self, kind: str) -> _Pool:
+        pool = self._pools[kind] = _Pool(self._limit)
+        # What others know of the kind may have been learned before this process saw one of it.
+        pool.sum = self._prefixes.pop(pool_id(kind), pool.sum)
+        return pool
 
     def mark(self, prefix: int, ttl: str, now: float) -> None:
         """A request that started at ``now`` carried a cache point of lifetime ``ttl`` at the end of ``prefix``."""
@@ -220,6 +226,13 @@ class History:
         """See :meth:`Sightings.warm`."""
         return self._prefixes.get(prefix, _NONE).warm(now)
 
+    def find(self, prefix: int) -> Sightings | None:
+        """What is known of a prefix, or of a pool by its :func:`pool_id`."""
+        found = self._prefixes.get(prefix)
+        if found is None:
+            found = next((pool.sum for kind, pool in self._pools.items() if pool_id(kind) == prefix), None)
+        return found
+
     def items(self) -> Iterator[tuple[int, Sightings]]:
         """The prefixes, least recent first, and the pools that they share."""
         yield from self._prefixes.items()
@@ -232,6 +245,8 @@ class History:
             if prefix == pool_id(kind):
                 pool.sum = merge(pool.sum, other)
                 return
+        for pool in self._pools.values():
+            pool.close_elsewhere(prefix, other.last)
         self._prefixes[prefix] = merge(self._prefixes.get(prefix, _NONE), other)
 
 
@@ -259,6 +274,11 @@ class _Pool:
         """A prefix has returned."""
         if prefix in self._open:
             self.sum.count(now, self._close(prefix, now))
+
+    def close_elsewhere(self, prefix: int, at: int) -> None:
+        """A prefix has returned to another process, which then waits for it."""
+        if self._open.get(prefix, at) < at:
+            self.close(prefix, at)
 
     def _close(self, prefix: int, now: float) -> int:
         last = self._open.pop(prefix)

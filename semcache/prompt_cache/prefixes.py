@@ -76,6 +76,11 @@ def outline(api: str, body: Mapping[str, Any], *, partition: str = "") -> Outlin
         return None
 
 
+def head_of(api: str, body: Mapping[str, Any]) -> list[Any]:
+    """The tools and system blocks of a request that :func:`outline` understands, in the order of the prompt."""
+    return [piece.value for piece in _FORMATS[api](body) if piece.kind == "head"]
+
+
 def _chain(pieces: list[_Piece], partition: str, model: str, marked: bool) -> Outline:
     found: list[Boundary] = []
     head, chars = None, 0

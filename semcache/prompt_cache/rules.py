@@ -60,9 +60,18 @@ def find_rules(api: str, upstream: str, model: str | None, *, vendor: str | None
     Raises:
         ConfigurationError: ``vendor`` is not in the data file.
     """
+    return _find(api, _host(upstream), plain_name(model or ""), checked_vendor(vendor))
+
+
+def checked_vendor(vendor: str | None) -> str | None:
+    """``vendor``, if it is in the data file.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
     if vendor is not None and vendor not in _file()["vendors"]:
         raise ConfigurationError(f"unknown vendor {vendor!r}; known: {', '.join(sorted(_file()['vendors']))}")
-    return _find(api, _host(upstream), plain_name(model or ""), vendor)
+    return vendor
 
 
 def as_of() -> str:

@@ -121,11 +121,13 @@ def _head(request: Json) -> Json:
 
 
 def _usage(turn: Turn, output_tokens: int) -> Json:
+    read, write = turn.cached.read, turn.cached.write
+    written = {ttl: sum(tokens for one, tokens in turn.cached.written if one == ttl) for ttl in ("5m", "1h")}
     return {
-        "input_tokens": turn.input_tokens,
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 0,
-        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
+        "input_tokens": max(0, turn.input_tokens - read - write),
+        "cache_creation_input_tokens": write,
+        "cache_read_input_tokens": read,
+        "cache_creation": {f"ephemeral_{ttl}_input_tokens": tokens for ttl, tokens in written.items()},
         "output_tokens": output_tokens,
         "service_tier": "standard",
     }

@@ -155,6 +155,17 @@ class Ask(NamedTuple):
     limit: int | None = None
 
 
+class Cached(NamedTuple):
+    """Tokens of a prompt: read from the provider's cache, and written to it by lifetime."""
+
+    read: int = 0
+    written: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def write(self) -> int:
+        return sum(tokens for _, tokens in self.written)
+
+
 class Turn(NamedTuple):
     """The assistant's turn: text and tool calls as (name, JSON arguments).
 
@@ -166,6 +177,7 @@ class Turn(NamedTuple):
     finish: str
     input_tokens: int
     output_tokens: int
+    cached: Cached = Cached()
 
 
 def respond(ask: Ask, answers: Mapping[str, str]) -> Turn:

@@ -178,7 +178,11 @@ def _usage(turn: Turn, request: Json) -> Json:
         "prompt_tokens": turn.input_tokens,
         "completion_tokens": output,
         "total_tokens": turn.input_tokens + output,
-        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "prompt_tokens_details": {
+            "cached_tokens": turn.cached.read,
+            "cache_write_tokens": turn.cached.write,
+            "audio_tokens": 0,
+        },
         "completion_tokens_details": {
             "reasoning_tokens": 0,
             "audio_tokens": 0,

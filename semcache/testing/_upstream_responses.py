@@ -126,7 +126,7 @@ def _closed(head: Json, output: list[Json], turn: Turn, finish: str | None) -> J
         "output": output,
         "usage": {
             "input_tokens": turn.input_tokens,
-            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+            "input_tokens_details": {"cached_tokens": turn.cached.read, "cache_write_tokens": turn.cached.write},
             "output_tokens": turn.output_tokens,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": turn.input_tokens + turn.output_tokens,

@@ -17,6 +17,7 @@ from semcache.testing import _upstream_gemini as gemini
 from semcache.testing import _upstream_openai as openai
 from semcache.testing import _upstream_responses as responses
 from semcache.testing._upstream_model import Fault, Json, Pace, paces, pieces, respond
+from semcache.testing._upstream_prompts import Prompts
 
 CONTROL_PATH = "/_control"
 _RECORDED = 20_000
@@ -28,6 +29,7 @@ class State:
 
     def __init__(self, answers: Mapping[str, str], *, latency: float = 0.0, seed: int = 0) -> None:
         self.answers = dict(answers)
+        self.prompts = Prompts()
         self._paces = paces(latency, seed)
         self._lock = threading.Lock()
         self._faults: deque[Fault | None] = deque()
@@ -54,6 +56,9 @@ class State:
                 self._faults.clear()
                 self._records.clear()
                 self._counts.clear()
+                self.prompts.forget()
+            elif order["do"] == "forget_prompts":
+                self.prompts.forget()
             elif order["do"] == "script":
                 self._faults.extend(None if step is None else Fault(**step) for step in order["steps"])
             elif order["do"] == "answers":
@@ -118,6 +123,8 @@ class Handler(BaseHTTPRequestHandler):
             self._json(400, wire.error(400, problem))
             return
         turn = respond(wire.read(body), self.server.state.answers)
+        if wire in _CHAT.values():
+            turn = turn._replace(cached=self.server.state.prompts.use(body, marks=wire is anthropic))
         if fault.answer is not None:
             turn = turn._replace(text=fault.answer, calls=(), finish="stop", output_tokens=len(pieces(fault.answer)))
         if body.get("stream"):

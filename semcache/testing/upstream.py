@@ -1,9 +1,10 @@
 """A local provider for tests and the demo: real HTTP, real wire formats, no model.
 
 It runs in a process of its own and speaks OpenAI's Chat Completions, Responses, Embeddings and Models, Anthropic's
-Messages, and Gemini's generateContent, plain and streamed. Answers are prepared (``answers``)
-or derived from the request, so that two requests that differ in anything but ``stream`` never get equal ones.
-Standard library only::
+Messages (also as Bedrock and Vertex have them), Gemini's generateContent and Bedrock's Converse, plain and streamed.
+Answers are prepared (``answers``) or derived from the request, so that two requests that differ in anything but
+``stream`` never get equal ones. It caches prompts by the rules of Anthropic and OpenAI
+(:mod:`semcache.testing._upstream_prompts`). Standard library only::
 
     with Upstream(answers={"Is it up?": "Yes."}) as up:
         client = openai.OpenAI(base_url=up.openai_url, api_key="any")
@@ -147,8 +148,12 @@ class Upstream:
         records = self._control(do="requests")["requests"]
         return [RecordedRequest(record["path"], record["headers"], record["body"]) for record in records]
 
+    def forget_prompts(self) -> None:
+        """Drop what the prompt cache holds, as a provider may at any time."""
+        self._control(do="forget_prompts")
+
     def reset(self) -> None:
-        """Forget recorded requests, counts and faults that have not happened yet."""
+        """Forget recorded requests, counts, cached prompts, and faults that have not happened yet."""
         self._control(do="reset")
 
     def add_answers(self, answers: Mapping[str, str]) -> None:

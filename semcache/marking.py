@@ -1,0 +1,204 @@
+"""Plans each miss for the provider's prompt cache, and holds what was expected against what the provider says."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import xxhash
+
+from semcache.prompt_cache import annotate, find_rules, head_of, note, outline, plan, seen
+from semcache.prompt_cache.changes import what_changed
+from semcache.prompt_cache.history import pool_id
+from semcache.prompt_cache.planner import CHARS_PER_TOKEN
+from semcache.prompt_cache.rules import SECONDS
+from semcache.shared_history import SharedHistory
+from semcache.steps import Marked
+from semcache.types import Event, Mark, Marks
+
+if TYPE_CHECKING:
+    from semcache.prompt_cache import Outline, Plan, Rules
+    from semcache.stores.base import Store
+    from semcache.types import Prompt, Usage
+
+KEY_RATE: Final = 15
+"""Requests a minute that one ``prompt_cache_key`` takes before OpenAI spreads them over machines with caches of their
+own. Source: OpenAI's prompt-caching page, read 2026-10."""
+
+_MINUTE_S: Final = 60.0
+_KEPT: Final = 1024
+"""Heads whose rate is known, and models whose characters a token are."""
+_HEADS: Final = 4
+"""Recent heads of one model that a new one is compared with."""
+_QUIET_S: Final = 3600.0
+"""Seconds between two warnings of one kind about one model."""
+_LEARN: Final = 0.2
+
+
+class Marker:
+    """The planner of one cache, with what it remembers. Safe for threads.
+
+    Args:
+        clock: Unix seconds.
+    """
+
+    def __init__(self, store: Store, emit: Callable[[Event], None], clock: Callable[[], float]) -> None:
+        self._emit = emit
+        self._clock = clock
+        self.shared = SharedHistory(store, emit)
+        self._chars_per_token: OrderedDict[str, float] = OrderedDict()
+        self._sent: OrderedDict[int, list[deque[float]]] = OrderedDict()
+        self._heads: OrderedDict[str, OrderedDict[int, tuple[float, list[Any]]]] = OrderedDict()
+        self._told: dict[tuple[str, str], float] = {}
+
+    def after_fork(self) -> None:
+        self.shared.after_fork()
+
+    def close(self) -> None:
+        self.shared.close()
+
+    def mark(self, prompt: Prompt, tenant: str | None) -> Marked | None:
+        """Decide on a prompt that is about to be sent; ``None`` where no prompt cache is known.
+
+        Never raises: trouble is an event, and the prompt is sent as it is.
+        """
+        try:
+            rules = find_rules(prompt.api, prompt.host, prompt.model, vendor=prompt.provider)
+            return None if rules is None else self._mark(prompt, rules, tenant)
+        except Exception as error:
+            self._emit(Event("prompt_cache_error", f"a prompt was not planned, and is sent as it is: {error}", error))
+            return None
+
+    def reconcile(self, marked: Marked, usage: Usage | None) -> None:
+        """The provider has answered a prompt, and says what it read and wrote. Never raises."""
+        try:
+            self._reconcile(marked, usage)
+        except Exception as error:
+            self._emit(Event("prompt_cache_error", f"what a provider's cache did was not counted: {error}", error))
+
+    # Before the call ----------------------------------------------------------------------------------------------
+
+    def _mark(self, prompt: Prompt, rules: Rules, tenant: str | None) -> Marked:
+        group = f"{rules.vendor}/{prompt.model}"
+        now = self._clock()
+        # Tenants are not kept apart: the provider's cache belongs to the account that they share.
+        sketch = outline(prompt.api, prompt.body, partition=f"{rules.vendor} {prompt.host} {prompt.model}")
+        changed = "" if sketch is None else self._surprise(group, prompt, rules, sketch, now)
+        with self.shared.lock:
+            if sketch is not None:
+                if rules.style in ("breakpoints", "key") and sketch.head is not None:
+                    sketch = _of_shard(sketch, self._shard(sketch.head, now))
+                self.shared.history.see(seen(sketch), now)
+                self.shared.touch(boundary.prefix for boundary in sketch.boundaries)
+                self.shared.touch(pool_id(kind) for kind in {boundary.kind for boundary in sketch.boundaries})
+            ratio = self._chars_per_token.get(group, CHARS_PER_TOKEN)
+            decided = plan(sketch, rules, self.shared.history, now, tenant=tenant, chars_per_token=ratio)
+            prefix, expected = self._expected(sketch, decided, ratio, now)
+        self.shared.sync_soon()
+        if changed:
+            message = f"{group}: a prompt like one of a moment ago is new to the provider's cache: {changed}"
+            self._emit(Event("prompt_cache_cold", message))
+        points = tuple(Mark(point.ttl, round(point.boundary.chars / ratio)) for point in decided.points)
+        body = annotate(prompt.body, decided)
+        return Marked(
+            None if body == prompt.body else body,
+            Marks(points, decided.reason),
+            group,
+            decided,
+            prefix,
+            expected,
+            now,
+        )
+
+    def _expected(self, sketch: Outline | None, decided: Plan, ratio: float, now: float) -> tuple[int | None, int]:
+        """The longest prefix that should be warm and that a mark lets the provider read, and its tokens."""
+        if sketch is not None and decided.points:
+            reach = decided.points[-1].boundary.chars
+            for boundary in reversed(sketch.boundaries):
+                if boundary.chars <= reach and self.shared.history.warm(boundary.prefix, now) is not None:
+                    return boundary.prefix, round(boundary.chars / ratio)
+        return None, 0
+
+    def _shard(self, head: int, now: float) -> int:
+        """The first of a head's keys that has not had its requests of the last minute."""
+        shards = self._sent.setdefault(head, [])
+        self._sent.move_to_end(head)
+        if len(self._sent) > _KEPT:
+            self._sent.popitem(last=False)
+        for number, times in enumerate(shards):
+            if len(times) < KEY_RATE or now - times[0] >= _MINUTE_S:
+                times.append(now)
+                return number
+        shards.append(deque([now], maxlen=KEY_RATE))
+        return len(shards) - 1
+
+    def _surprise(self, group: str, prompt: Prompt, rules: Rules, sketch: Outline, now: float) -> str:
+        """What changed in a head that was sent a moment ago, and that the provider would else have read again."""
+        if sketch.head is None or now - self._told.get((group, "changed"), -_QUIET_S) < _QUIET_S:
+            return ""
+        chars = max((boundary.chars for boundary in sketch.boundaries if boundary.kind == "head"), default=0)
+        if chars < rules.minimum * CHARS_PER_TOKEN:
+            return ""
+        with self.shared.lock:
+            recent = self._heads.setdefault(group, OrderedDict())
+            if len(self._heads) > _KEPT:
+                self._heads.popitem(last=False)
+            known = recent.pop(sketch.head, None)
+            head = head_of(prompt.api, prompt.body) if known is None else known[1]
+            others = [] if known is not None else [old for at, old in recent.values() if now - at < _LEAST_S]
+            recent[sketch.head] = now, head
+            if len(recent) > _HEADS:
+                recent.popitem(last=False)
+        changed = next((said for old in reversed(others) if (said := what_changed(old, head))), "")
+        if changed:
+            self._told[group, "changed"] = now
+        return changed
+
+    # After it -----------------------------------------------------------------------------------------------------
+
+    def _reconcile(self, marked: Marked, usage: Usage | None) -> None:
+        points, expected = marked.plan.points, marked.expected
+        read, written = (0, 0) if usage is None else (usage.cache_read_tokens, usage.cache_write_tokens)
+        cold = read < expected / 2
+        with self.shared.lock:
+            if usage is None or read or written:  # else the provider took no notice of the marks: too short a prefix
+                note(marked.plan, self.shared.history, marked.at)
+                self.shared.touch(point.boundary.prefix for point in points)
+            if usage is None:
+                return
+            if points and read + written:
+                self._learn(marked.model, points[-1].boundary.chars / (read + written))
+            counts = {"expected": expected, "read": read, "written": written, "cold": int(cold)}
+            self.shared.count(marked.model, None, {"calls": 1, "marked": int(bool(points)), **counts})
+            if expected:
+                self.shared.count(marked.model, marked.prefix, {"calls": 1, "marked": 1, **counts})
+        if cold and marked.at - self._told.get((marked.model, "cold"), -_QUIET_S) >= _QUIET_S:
+            self._told[marked.model, "cold"] = marked.at
+            message = (
+                f"{marked.model}: about {expected:,} tokens should have been read from the provider's cache, and "
+                f"{read:,} were, though nothing in that prefix had changed: it was dropped early, or kept by another "
+                "account or machine"
+            )
+            self._emit(Event("prompt_cache_cold", message))
+
+    def _learn(self, group: str, ratio: float) -> None:
+        known = self._chars_per_token.pop(group, ratio)
+        self._chars_per_token[group] = min(max(known + _LEARN * (ratio - known), 0.5), 16.0)
+        if len(self._chars_per_token) > _KEPT:
+            self._chars_per_token.popitem(last=False)
+
+
+_LEAST_S: Final = min(SECONDS.values())
+
+
+def _of_shard(sketch: Outline, shard: int) -> Outline:
+    """The same prefixes as they are known under another key, where the provider keeps them once more."""
+    if shard == 0:
+        return sketch
+
+    def moved(prefix: int) -> int:
+        return int(xxhash.xxh3_64_intdigest(b"%x|%d" % (prefix, shard)))
+
+    boundaries = tuple(b._replace(prefix=moved(b.prefix)) for b in sketch.boundaries)
+    return sketch._replace(boundaries=boundaries, head=None if sketch.head is None else moved(sketch.head))

@@ -1,0 +1,162 @@
+"""What processes on one store know together of prompt prefixes, and how well that predicted the provider's cache.
+
+A call never waits for the store: what it saw is added in memory, and written and read by a thread of its own some
+seconds later.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from semcache.errors import StoreError, StoreUnavailable
+from semcache.prompt_cache.history import KEPT, PREFIX, SLOT, History, advance, decode, encode
+from semcache.prompt_cache.predictions import count_name
+from semcache.types import Event
+
+if TYPE_CHECKING:
+    from semcache.stores.base import Store
+
+SYNC_S: Final = 10.0
+MAX_PREFIXES: Final = 4_096
+"""Prefixes that a store keeps; beyond, those that were not seen for longest go."""
+MAX_COUNTED: Final = 512
+"""Prefixes whose predictions a process counts one by one; those of others are counted by model only."""
+
+_TIME_KEPT_S: Final = 2 * 86_400
+_AT_ONCE: Final = 64
+"""Prefixes that are learned while a call may have to wait for the lock."""
+
+
+class SharedHistory:
+    """A :class:`~semcache.prompt_cache.History` with its lock, kept in a store's counters.
+
+    Args:
+        store: Its trouble is an event, and what could not be written is tried again with the next.
+    """
+
+    def __init__(self, store: Store, emit: Callable[[Event], None]) -> None:
+        self._store = store
+        self._emit = emit
+        self.history = History()
+        self._counted: set[str] = set()
+        self._reset()
+
+    def _reset(self) -> None:
+        self.lock = threading.Lock()
+        self._syncing = threading.Lock()
+        self._writer = uuid.uuid4().hex
+        self._saved: dict[str, int] = {}
+        self._touched: set[int] = set()
+        self._counts: Counter[str] = Counter()
+        self._due = 0.0
+
+    def after_fork(self) -> None:
+        """In a child: the parent writes what is not written yet."""
+        self._reset()
+
+    def touch(self, prefixes: Iterable[int]) -> None:
+        """What is known of these has changed; to be called under the lock."""
+        self._touched.update(prefixes)
+
+    def count(self, model: str, prefix: int | None, values: Mapping[str, int]) -> None:
+        """Add to the counts of a model and of one of its prefixes; to be called under the lock."""
+        names = [None]
+        if prefix is not None:
+            known = f"{model}|{prefix:x}"
+            if known in self._counted or len(self._counted) < MAX_COUNTED:
+                self._counted.add(known)
+                names.append(prefix)  # type: ignore[arg-type]
+        for of in names:
+            for name, value in values.items():
+                self._counts[count_name(model, of, name)] += value
+
+    def sync_soon(self) -> None:
+        """Write and read on another thread, if that was not done within the last seconds."""
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + SYNC_S
+        threading.Thread(target=self.sync, name="semcache-prompts", daemon=True).start()
+
+    def sync(self) -> None:
+        """Write what is new here, and read what is new in the store. Trouble is an event."""
+        with self._syncing:
+            try:
+                self._push()
+                self._pull()
+            except StoreUnavailable:
+                pass
+            except StoreError as error:
+                self._emit(Event("store_error", f"the history of prompts was not written or read: {error}", error))
+
+    def close(self) -> None:
+        """Write what is new; a store that fails now is not tried again."""
+        self._due = float("inf")
+        with self._syncing, suppress(StoreError):
+            self._push()
+
+    def _push(self) -> None:
+        with self.lock:
+            touched, self._touched = self._touched, set()
+            counts, self._counts = self._counts, Counter()
+            after: dict[str, int] = {}
+            for prefix in touched:
+                if (seen := self.history.find(prefix)) is not None:
+                    after |= encode(prefix, seen, self._writer)
+        deltas = advance(self._saved, after)
+        try:
+            if deltas or counts:
+                self._store.add_counters({**deltas, **counts})
+        except StoreError:
+            with self.lock:
+                self._touched |= touched
+                self._counts.update(counts)
+            raise
+        self._saved.update(after)
+
+    def _pull(self) -> None:
+        stored = self._store.counters(f"{PREFIX}|")
+        if stale := _stale(stored, time.time()):
+            self._store.drop_counters(stale)
+            for name in stale:
+                del stored[name]
+        news = decode(
+            {
+                name: value if _is_time(name) else value - self._saved.get(name, 0)
+                for name, value in stored.items()
+                if value > self._saved.get(name, 0)
+            }
+        )
+        self._saved = stored
+        prefixes = iter(news.items())
+        while chunk := list(islice(prefixes, _AT_ONCE)):
+            with self.lock:
+                for prefix, seen in chunk:
+                    self.history.learn(prefix, seen)
+
+
+def _is_time(name: str) -> bool:
+    return name.split("|", 3)[2] != "gap"
+
+
+def _stale(stored: Mapping[str, int], now: float) -> list[str]:
+    """Names of counters that tell nothing any more, or that are too many."""
+    newest: dict[str, float] = {}
+    old = []
+    for name, value in stored.items():
+        _, prefix, what, rest = name.split("|", 3)
+        at = int(rest.partition("|")[0]) * SLOT if what == "gap" else value
+        if at < now - (KEPT * SLOT if what == "gap" else _TIME_KEPT_S):
+            old.append(name)
+        else:
+            newest[prefix] = max(newest.get(prefix, 0), at)
+    if len(newest) <= MAX_PREFIXES:
+        return old
+    surplus = set(sorted(newest, key=newest.__getitem__)[:-MAX_PREFIXES])
+    return [*old, *(name for name in stored.keys() - set(old) if name.split("|", 2)[1] in surplus)]
