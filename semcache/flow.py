@@ -18,7 +18,7 @@ from semcache.flight import Landed
 from semcache.keys import history_of
 from semcache.live.answers import answer_text, folded, same_answer
 from semcache.live.record import MAX_SLACK
-from semcache.policy import admit, judge, secret_in, ttl_for
+from semcache.policy import admit, judge, max_age, secret_in, ttl_for
 from semcache.privacy import hides
 from semcache.steps import (
     CallUpstream,
@@ -302,10 +302,11 @@ def _semantic(ctx: Call, key: Key, *, explain: bool = False) -> Generator[Step, 
         policy.reach(ctx.namespace),
         -1.0 if explain else policy.search_from(ctx.namespace) - 0.02 - MAX_SLACK,
     )
+    stored_since = ctx.now() - max_age(policy, ctx.request, ctx.namespace)
     decision = outcome.decision = judge(
         policy,
         text,
-        [_candidate(ctx, one) for one in near],
+        [_candidate(ctx, one, stored_since) for one in near],
         namespace=ctx.namespace,
         min_similarity=ctx.min_similarity,
         explain=explain,
@@ -324,14 +325,15 @@ def _semantic(ctx: Call, key: Key, *, explain: bool = False) -> Generator[Step, 
     return next(n for n in near if n.entry.key.id == chosen.entry_id)
 
 
-def _candidate(ctx: Call, near: Near) -> Candidate:
+def _candidate(ctx: Call, near: Near, stored_since: float) -> Candidate:
     entry, policy = near.entry, ctx.policy
     history = ""
     if policy.context == "window":
         history = turns_differ(policy.guards_for(ctx.namespace), ctx.request.history, history_of(entry.key))
     compared = policy.answers_for(ctx.namespace) == "closed"
     answer = folded(answer_text(entry.response)) if compared else None
-    return Candidate(entry.key.id, entry.text or "", *near[1:], history=history, answer=answer)
+    too_old = entry.created_at < stored_since
+    return Candidate(entry.key.id, entry.text or "", *near[1:], history=history, answer=answer, too_old=too_old)
 
 
 def _embed(ctx: Call) -> Generator[Step, Any, Vector | None]:
@@ -385,7 +387,7 @@ def _keep(ctx: Call, key: Key, reply: Reply, latency: float) -> Generator[Step, 
         outcome.reason = missed_because
     vector = ctx.embedded if reply.keep == "all" else None
     now = ctx.now()
-    ttl = ctx.ttl if ctx.ttl is not None else ttl_for(ctx.policy, ctx.request, ctx.namespace)
+    ttl = ttl_for(ctx.policy, ctx.request, ctx.namespace, ctx.ttl)
     entry = Entry(
         key=key,
         text=ctx.compared if vector is not None else ctx.request.text,

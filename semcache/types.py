@@ -155,7 +155,8 @@ class Candidate(NamedTuple):
 
     ``wrong_before``: this pair was found wrong. ``barred``: too many of the entry's hits were. ``slack``: how far below
     the threshold it may answer, since so many were right. ``history``: why the turns before it are other ones.
-    ``answer``: one form of all answers equal to its own, where answers are compared.
+    ``answer``: one form of all answers equal to its own, where answers are compared. ``too_old``: older than a question
+    about now may be answered with.
     """
 
     entry_id: int
@@ -166,6 +167,7 @@ class Candidate(NamedTuple):
     slack: float = 0.0
     history: str = ""
     answer: str | None = None
+    too_old: bool = False
 
 
 class GuardVerdict(NamedTuple):
