@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Final
 
-from semcache.books import PREFIX, Books, Row, RowKey, Stats, decode, encode
+from semcache.book_rows import PREFIX, Row, RowKey, Stats, decode, encode
+from semcache.books import Books, Line, Overhead
 from semcache.events import EventHook, emit
 from semcache.prices import Prices
 from semcache.types import Event, Outcome, Usage
@@ -56,6 +57,7 @@ class Ledger:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.prices = Prices() if prices is None else prices
+        self.on_paid: Callable[[str, int | None], None] = lambda namespace, usd_micro: None
         self._store = store
         self._on_event = on_event
         self._clock = clock
@@ -75,17 +77,50 @@ class Ledger:
 
     def record(self, outcome: Outcome) -> None:
         """Book one finished call; prices it (``outcome.usd_micro``) if that has not been done."""
-        if outcome.usd_micro is None and outcome.usage is not None:
-            outcome.usd_micro = self.prices.cost(outcome.model, outcome.usage)
-        would = outcome.would_serve
-        if would is not None and would.usd_micro is None and would.usage is not None:
-            would.usd_micro = self.prices.cost(outcome.model, would.usage)
+        self._price(outcome)
         self._add(outcome.namespace, outcome.model, lambda books: books.enter(outcome))
+        if outcome.spent:
+            self.on_paid(outcome.namespace, outcome.usd_micro)
+
+    def record_overhead(
+        self, kind: Overhead, namespace: str, model: str | None, usage: Usage | None, usd_micro: int | None = None
+    ) -> None:
+        """Book one call that the cache itself made.
+
+        Args:
+            model: Of that call, which need not be the caller's.
+            usd_micro: What it cost, where that is known better than by the model's price.
+        """
+        if usd_micro is None and usage is not None:
+            usd_micro = self.prices.cost(model, usage)
+
+        def enter(books: Books) -> None:
+            line: Line = getattr(books, kind)
+            line.enter(usage, usd_micro)
+
+        self._add(namespace, model, enter)
+        self.on_paid(namespace, usd_micro)
 
     def record_audit(self, namespace: str, model: str | None, usage: Usage | None) -> None:
         """Book what one audit call cost."""
-        usd_micro = None if usage is None else self.prices.cost(model, usage)
-        self._add(namespace, model, lambda books: books.audit.enter(usage, usd_micro))
+        self.record_overhead("audit", namespace, model, usage)
+
+    def _price(self, outcome: Outcome) -> None:
+        price, usage, would = self.prices.find(outcome.model), outcome.usage, outcome.would_serve
+        if price is None:
+            return
+        if usage is not None and outcome.usd_micro is None:
+            outcome.price_id = price.id
+            if outcome.spent:
+                outcome.usd_micro, *moved = price.split(usage)
+                outcome.prompt_cache_usd_micro = (moved[0], moved[1])
+            else:
+                expected = outcome.expected_read_tokens
+                if expected is None and outcome.collapsed:
+                    expected = usage.cache_read_tokens  # at the same moment: what one call wrote another cannot read
+                outcome.usd_micro = price.again(usage, expected)
+        if would is not None and would.usage is not None and would.usd_micro is None:
+            would.usd_micro = price.again(would.usage, outcome.expected_read_tokens)
 
     def _add(self, namespace: str, model: str | None, enter: Callable[[Books], None]) -> None:
         key = (int(self._clock() // _DAY_S), namespace, model)

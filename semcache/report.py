@@ -142,8 +142,8 @@ class RunReport:
         ]
         if books.bypasses:
             rows.append(("bypassed", f"{books.bypasses:,}", ", ".join(books.bypassed)))
-        if books.stale:
-            rows.append(("stale", f"{books.stale:,}", share(books.stale)))
+        if books.stale.calls:
+            rows.append(("stale", f"{books.stale.calls:,}", share(books.stale.calls)))
         if self.labelled:
             rows += [
                 ("wrong hits", f"{self.wrong_hits:,}", "by the labels"),

@@ -301,6 +301,8 @@ class Outcome:
         usd_micro: What the call cost, in millionths of a dollar; on a hit, what it would have cost at that moment.
             ``None`` when the model has no known price.
         price_id: Which row of which price table that is by.
+        prompt_cache_usd_micro: What the provider's prompt cache took off the list price of a call that was made: saved
+            by reads, and by writes, whose premium is negative.
         refused: A :class:`~semcache.budgets.Budget` kept the call from the upstream, and nothing answered it.
         seconds: Wall time by phase: ``lookup``, ``embed``, ``upstream``, ``total``.
         would_serve: The hit that was found and withheld.
@@ -324,6 +326,7 @@ class Outcome:
     expected_read_tokens: int | None = None
     usd_micro: int | None = None
     price_id: str | None = None
+    prompt_cache_usd_micro: tuple[int, int] = (0, 0)
     refused: bool = False
     upstream_latency_s: float | None = None
     decision: Decision | None = None
@@ -337,6 +340,11 @@ class Outcome:
     @property
     def hit(self) -> bool:
         return self.status == "hit"
+
+    @property
+    def spent(self) -> bool:
+        """Whether it came to a call upstream that this caller's call alone has to answer for."""
+        return self.status in ("miss", "bypass") and not self.collapsed and not self.refused
 
 
 class Event(NamedTuple):

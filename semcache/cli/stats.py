@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from semcache.books import Books, Stats
+    from semcache.book_rows import Stats
+    from semcache.books import Books
     from semcache.live.record import Standing
 
 BAR_WIDTH: Final = 40
@@ -131,7 +132,7 @@ _COLUMNS: Final[tuple[tuple[str, Callable[[Books], str]], ...]] = (
     ("calls", lambda b: f"{b.requests:,}"),
     ("exact", lambda b: f"{b.exact_hits:,}"),
     ("semantic", lambda b: f"{b.semantic_hits:,}"),
-    ("stale", lambda b: f"{b.stale:,}"),
+    ("stale", lambda b: f"{b.stale.calls:,}"),
     ("collapsed", lambda b: f"{b.collapsed.calls:,}"),
     ("miss", lambda b: f"{b.misses:,}"),
     ("bypass", lambda b: f"{b.bypasses:,}"),

@@ -98,6 +98,7 @@ class AnthropicMessages:
             cache_read_tokens=read,
             cache_write_tokens=write,
             reasoning_tokens=count(usage, "output_tokens_details", "thinking_tokens"),
+            cache_write_long_tokens=count(usage, "cache_creation", "ephemeral_1h_input_tokens"),
         )
 
     def recorder(self, body: Mapping[str, Any], sent: Mapping[str, Any] | None = None) -> Recorder:

@@ -134,6 +134,9 @@ class OpenAIResponses:
             cache_read_tokens=count(usage, "input_tokens_details", "cached_tokens"),
             cache_write_tokens=count(usage, "input_tokens_details", "cache_write_tokens"),
             reasoning_tokens=count(usage, "output_tokens_details", "reasoning_tokens"),
+            cache_write_long_tokens=count(
+                usage, "input_tokens_details", "cache_write_tokens_details", "ttl_12h_tokens"
+            ),
         )
 
     def recorder(self, body: Mapping[str, Any], sent: Mapping[str, Any] | None = None) -> Recorder:

@@ -12,7 +12,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from semcache.books import PREFIX, Books, Line
+from semcache.book_rows import PREFIX
+from semcache.books import Books, Line
 from semcache.cache import SemanticCache
 from semcache.cli import COMMANDS, main
 from semcache.cli.stats import BAR_WIDTH, bars
@@ -145,7 +146,7 @@ def test_stats_look_back_so_many_days(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     database = SqliteStore(path)
     today = (datetime.now(timezone.utc).date() - date(1970, 1, 1)).days
-    database.add_counters({f"{PREFIX}{today - ago}|default|-|exact_hits": 1 for ago in range(30)})
+    database.add_counters({f"{PREFIX}{today - ago}|default|-|exact.calls": 1 for ago in range(30)})
     database.close()
     assert run_json("stats", "--store", f"sqlite://{path}")["totals"]["hits"] == 14
     assert run_json("stats", "--store", f"sqlite://{path}", "--days", "1")["totals"]["hits"] == 1
@@ -159,8 +160,8 @@ def test_stats_of_a_store_without_calls(tmp_path: Path) -> None:
 def test_bars_are_as_long_as_the_calls_of_their_day() -> None:
     first = date(2026, 11, 20)
     days = {
-        first: Books(exact_hits=30, semantic_hits=10, misses=40, spent=Line(calls=40)),
-        first + timedelta(days=1): Books(exact_hits=10, misses=10, spent=Line(calls=10)),
+        first: Books(exact=Line(calls=30), semantic=Line(calls=10), misses=40, spent=Line(calls=40)),
+        first + timedelta(days=1): Books(exact=Line(calls=10), misses=10, spent=Line(calls=10)),
         first + timedelta(days=2): Books(),
     }
     full, quarter, none = bars(days)

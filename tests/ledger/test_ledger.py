@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semcache.books import PREFIX, Books, Line
+from semcache.book_rows import PREFIX
+from semcache.books import Books, Line
 from semcache.errors import StoreError
 from semcache.ledger import ROWS_A_DAY, Ledger
 from semcache.prices import Prices
@@ -75,22 +76,27 @@ def test_books_by_hand() -> None:
     ]:
         ledger.record(outcome)
     totals = ledger.report().totals
+    hit = Line(calls=1, tokens=1500, usd_micro=1250)
     assert totals == Books(
-        exact_hits=1,
-        semantic_hits=1,
-        stale=1,
         misses=2,
         stored=1,
         latency_saved_ms=1999 + 1994 + 0,
         bypassed={"no-store": 2, "n > 1": 1},
-        saved=Line(calls=3, tokens=4500, usd_micro=3750),
-        collapsed=Line(calls=1, tokens=1500, usd_micro=1250),
+        priced={"semcache:gpt-5-mini@2026-11-21": 8},
+        exact=hit,
+        semantic=hit,
+        stale=hit,
+        collapsed=hit,
         spent=Line(calls=5, tokens=1500 + 5 + 22, unmetered=1, usd_micro=1250 + 3 + 8 + 8, unpriced=1),
     )
     assert (totals.requests, totals.hits, totals.bypasses) == (9, 2, 3)
+    assert (totals.exact_hits, totals.semantic_hits) == (1, 1)
     assert totals.hit_rate == 2 / 9
+    assert totals.saved == Line(calls=3, tokens=4500, usd_micro=3750)
     assert totals.saved.usd == Decimal("0.00375")
-    assert totals.to_dict() == {
+    figures = totals.to_dict()
+    counts = {name: value for name, value in figures.items() if not name.startswith(("usd_", "tokens_"))}
+    assert counts == {
         "requests": 9,
         "hits": 2,
         "exact_hits": 1,
@@ -100,24 +106,106 @@ def test_books_by_hand() -> None:
         "misses": 2,
         "bypasses": 3,
         "bypassed": {"n > 1": 1, "no-store": 2},
+        "refused": 0,
         "stored": 1,
         "shadow_exact_hits": 0,
         "shadow_semantic_hits": 0,
         "audit_calls": 0,
         "hit_rate": 2 / 9,
-        "tokens_saved": 4500,
-        "tokens_collapsed": 1500,
-        "tokens_spent": 1527,
-        "tokens_shadow": 0,
-        "tokens_audit": 0,
-        "usd_saved": 0.00375,
-        "usd_collapsed": 0.00125,
-        "usd_spent": 0.001269,
-        "usd_shadow": 0.0,
-        "usd_audit": 0.0,
         "unpriced": 1,
+        "estimated": 0,
+        "priced_by": {"semcache:gpt-5-mini@2026-11-21": 8},
         "latency_saved_s": 3.993,
     }
+    money = {name: value for name, value in figures.items() if name.startswith("usd_") and value}
+    assert money == {
+        "usd_exact": 0.00125,
+        "usd_semantic": 0.00125,
+        "usd_stale": 0.00125,
+        "usd_collapsed": 0.00125,
+        "usd_spent": 0.001269,
+        "usd_saved": 0.00375,
+        "usd_paid": 0.001269,
+        "usd_net_saved": 0.005,
+        "usd_without_cache": 0.006269,
+    }
+    tokens = {name: value for name, value in figures.items() if name.startswith("tokens_") and value}
+    assert tokens == {
+        **dict.fromkeys(("tokens_exact", "tokens_semantic", "tokens_stale", "tokens_collapsed"), 1500),
+        "tokens_saved": 4500,
+        "tokens_spent": 1527,
+    }
+
+
+def test_prompt_caching_and_what_the_cache_pays_for_by_hand() -> None:
+    """At claude-opus-5-5's $4 in, $20 out, reads at 0.05 and writes at 1.25 (for an hour at 2)."""
+    ledger = at_noon(MemoryStore())
+    model = "claude-opus-5-5"
+    wrote = Usage(5000, 100, 0, 4000, 0, 1000)  # 1,000 plain, 3,000 for 5 min, 1,000 for 1 h
+    read = Usage(5000, 100, 4000)
+    for outcome in [
+        Outcome("miss", model=model, usage=wrote),  # 4,000 + 15,000 + 8,000 + 2,000
+        Outcome("bypass", model=model, usage=read, reason="no-store"),  # 4,000 + 800 + 2,000
+        Outcome("miss", collapsed=True, model=model, usage=read),  # reads what its leader read: 6,800
+        Outcome("miss", collapsed=True, model=model, usage=wrote),  # what its leader wrote it cannot read: 22,000
+        exact(model=model, usage=wrote),  # may have been read by then: 6,800
+        exact(model=model, usage=wrote, expected_read_tokens=0),  # known to be cold, no premium: 22,000
+        Outcome("hit", "semantic", model=model, usage=read, expected_read_tokens=2000),  # 12,000 + 400 + 2,000
+        exact(model="claude-opus-5-5-batch-of-one", usage=read),
+    ]:
+        ledger.record(outcome)
+    ledger.record_overhead("embedding", "default", "text-embedding-3-small", Usage(500))
+    ledger.record_overhead("verifier", "default", model, None, usd_micro=70)
+    ledger.record_audit("default", model, Usage(100, 10))
+    totals = ledger.report().totals
+    assert totals.spent.usd_micro == 29_000 + 6_800
+    assert totals.reads == Line(calls=1, tokens=4000, usd_micro=15_200)
+    assert totals.writes == Line(calls=1, tokens=4000, usd_micro=-3_000 - 4_000)
+    assert totals.collapsed.usd_micro == 6_800 + 22_000
+    assert totals.exact.usd_micro == 6_800 + 22_000
+    assert totals.semantic.usd_micro == 14_400
+    assert (totals.embedding.usd_micro, totals.verifier.usd_micro, totals.audit.usd_micro) == (10, 70, 600)
+    assert totals.paid_usd_micro == 35_800 + 680
+    assert totals.net_usd_micro == 28_800 + 28_800 + 14_400 + 15_200 - 7_000 - 680
+    # Both calls at list price, and what the spared ones would have cost.
+    assert totals.without_usd_micro == 2 * 22_000 + 28_800 + 28_800 + 14_400
+    assert ledger.report().unpriced() == {"claude-opus-5-5-batch-of-one": Line(calls=1, tokens=5100)}
+
+
+def test_calls_without_a_price_get_one_afterwards(tmp_path: Path) -> None:
+    ledger = at_noon(MemoryStore())
+    for outcome in [
+        Outcome("miss", model="house", usage=Usage(1000, 100, 200, 300)),
+        Outcome("miss", model="house"),
+        exact(model="house", usage=Usage(1000, 100, 200, 300)),
+        exact(model="gpt-5-mini", usage=Usage(4)),
+    ]:
+        ledger.record(outcome)
+    ledger.flush()
+    path = tmp_path / "prices.toml"
+    path.write_text("[models.house]\ninput = 2\noutput = 10\nread = 0.5\nwrite = 1.5")
+    stats = ledger.report()
+    assert stats.totals.spent == Line(
+        calls=2,
+        tokens=1100,
+        unmetered=1,
+        unpriced=2,
+        owed_calls=1,
+        owed_input=1000,
+        owed_output=100,
+        owed_read=200,
+        owed_write=300,
+    )
+    assert stats.totals.spent.usd is None
+    settled = stats.settled(Prices(path))
+    assert settled.totals.spent == Line(
+        calls=2, tokens=1100, unmetered=1, unpriced=1, usd_micro=1000 + 200 + 900 + 1000
+    )
+    assert (settled.totals.reads.usd_micro, settled.totals.writes.usd_micro) == (200, -300)
+    assert settled.totals.exact == Line(calls=2, tokens=1104, usd_micro=1000 + 500 + 1000 + 1)
+    assert settled.totals.without_usd_micro == 3000 + 2501
+    assert (settled.unpriced(), settled.settled(Prices(path))) == ({}, settled)
+    assert stats.totals.spent.usd is None, "the report that was settled is left as it was"
 
 
 def test_record_prices_the_outcome_once(tmp_path: Path) -> None:
@@ -138,7 +226,7 @@ def test_money_that_nobody_knows_is_none_and_not_zero() -> None:
     ledger.record(exact(model="nonesuch", usage=Usage(10, 5)))
     ledger.record(exact(model="gpt-5-mini", usage=None))
     totals = ledger.report().totals
-    assert totals.saved == Line(calls=2, tokens=15, unmetered=1, unpriced=2)
+    assert totals.saved == Line(calls=2, tokens=15, unmetered=1, unpriced=2, owed_calls=1, owed_input=10, owed_output=5)
     assert totals.saved.usd is None
     assert totals.spent.usd == 0
     assert totals.to_dict()["usd_saved"] is None
@@ -203,7 +291,7 @@ def test_counters_of_others_and_of_later_versions_are_left_alone() -> None:
     ledger = at_noon(store)
     ledger.record(exact())
     ledger.flush()
-    store.add_counters({"ledger2|x": 3, f"{PREFIX}20000|default|-|hits_of_another_kind": 4})
+    store.add_counters({"ledger3|x": 3, f"{PREFIX}20000|default|-|hits_of_another_kind": 4})
     assert ledger.report().totals.requests == 1
 
 
@@ -312,7 +400,9 @@ def test_threads_lose_nothing() -> None:
     stop.set()
     flusher.join()
     ledger.close()
-    assert at_noon(store).report().totals.saved == Line(calls=16_000, tokens=32_000, unpriced=16_000)
+    assert at_noon(store).report().totals.saved == Line(
+        calls=16_000, tokens=32_000, unpriced=16_000, owed_calls=16_000, owed_input=16_000, owed_output=16_000
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
