@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from semcache.guards.lexicon import stem
+
 if TYPE_CHECKING:
     from semcache.guards.lexicon import Lexicon
 
@@ -144,7 +146,15 @@ class _Reader:
             end += 1
         number = Fraction(total + current)
         alone = self.folds[at:end] == ("one",) and self.word(end) not in self.lexicon.units
-        return self._number(at, end, number, needed=not alone)
+        return self._number(at, end, number, needed=not alone or self._is_ordered(at))
+
+    def _is_ordered(self, at: int) -> bool:
+        """Whether this "one" is how many are wanted: "book one room", "a table for one"."""
+        before, after, lexicon = self.word(at - 1), self.word(at + 1), self.lexicon
+        if before == "for":
+            return not after or self.kinds[at + 1] == "symbol"
+        vague = after in lexicon.function or stem(after) in lexicon.light
+        return before in lexicon.grammar["order"] and bool(after) and self.kinds[at + 1] == "word" and not vague
 
     def _half(self, at: int) -> int:
         """ "Half past four" and "half four" are times, "half a litre" is a half of the unit."""
