@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import importlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from semcache.types import Prompt, Reply, Request
 from semcache.wire import Codec
@@ -17,6 +17,19 @@ if TYPE_CHECKING:
     import httpx2
 
     from semcache.served import Pending
+
+
+class Response(Protocol):
+    """What is needed of a response, whichever HTTP library it comes from."""
+
+    @property
+    def status_code(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def content(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +43,11 @@ class Exchange:
     refresh: bool
     prompt: Prompt | None = None
 
-    def is_streaming(self, response: httpx2.Response) -> bool:
-        kind = response.headers.get("content-type", "")
-        return self.request.stream and response.status_code == 200 and kind.startswith("text/event-stream")
+    def is_streaming(self, response: Response) -> bool:
+        kind, wanted = response.headers.get("content-type", ""), self.codec.stream_type.partition(";")[0]
+        return self.request.stream and response.status_code == 200 and kind.startswith(wanted)
 
-    def reply(self, response: httpx2.Response) -> Reply:
+    def reply(self, response: Response) -> Reply:
         """A response that has been read."""
         if response.status_code != 200:
             return Reply(response, None, keep="never", reason=f"status {response.status_code}", failed=True)
@@ -95,9 +108,9 @@ class Recording:
         self.abandon()
 
 
-def tee(upstream: httpx2.Response, recording: Recording) -> Iterator[bytes]:
+def tee(chunks: Iterable[bytes], recording: Recording) -> Iterator[bytes]:
     try:
-        for chunk in upstream.iter_bytes():
+        for chunk in chunks:
             yield from recording.recorder.feed(chunk)
         if rest := recording.recorder.flush():
             yield rest
@@ -124,14 +137,14 @@ async def atee(upstream: httpx2.Response, recording: Recording) -> AsyncGenerato
     await recording.asettle()
 
 
-def drain(exchange: Exchange, upstream: httpx2.Response) -> Reply:
-    """Read a stream that has no other reader."""
+def drain(exchange: Exchange, chunks: Iterable[bytes], close: Callable[[], None]) -> Reply:
+    """Read a stream that has no other reader, and close it."""
     recorder = exchange.codec.recorder(exchange.body, exchange.sent)
     try:
-        for chunk in upstream.iter_bytes():
+        for chunk in chunks:
             deque(recorder.feed(chunk), maxlen=0)
     finally:
-        upstream.close()
+        close()
     recorder.flush()
     return exchange.drained(recorder.finish())
 

@@ -113,7 +113,7 @@ class CacheTransport:
         if served.pending is None:
             return self._edge.answer(exchange, served)
         recording = Recording(exchange, served.pending)
-        body = self._edge.library.SyncBody(tee(served.value, recording), served.value, recording)
+        body = self._edge.library.SyncBody(tee(served.value.iter_bytes(), recording), served.value, recording)
         return self._edge.response(exchange, served, served.value, body)
 
     def _call(
@@ -121,7 +121,7 @@ class CacheTransport:
     ) -> Reply | StreamReply:
         response = self._send(self._edge.outgoing(exchange, request, marked))
         if exchange.is_streaming(response):
-            return StreamReply(response, functools.partial(drain, exchange, response))
+            return StreamReply(response, functools.partial(drain, exchange, response.iter_bytes(), response.close))
         try:
             response.read()
         finally:
@@ -251,7 +251,9 @@ class _Edge:
         if "no-store" in directives:
             parsed = replace(parsed, bypass="cache-control: no-store")
         sent = None if parsed.bypass else codec.forward(body, ask_usage=self._asks_usage(request.url.host))
-        prompt = Prompt(codec.name, sent or body, request.url.host, parsed.model, self._provider)
+        # A signature covers the body: AWS would refuse one with marks in it.
+        signed = headers.get("authorization", "").startswith("AWS4-")
+        prompt = None if signed else Prompt(parsed.api, sent or body, request.url.host, parsed.model, self._provider)
         return Exchange(codec, body, parsed, sent, "no-cache" in directives, prompt)
 
     def _upstream_name(self, url: httpx2.URL) -> str:
@@ -292,7 +294,7 @@ class _Edge:
         else:
             stored = loads_object(served.body)
             assert stored is not None, "stored answers are JSON objects"
-            kind = "text/event-stream; charset=utf-8"
+            kind = exchange.codec.stream_type
             body = self.library.Replay(exchange.codec.replay(stored, exchange.body))
         response: httpx2.Response = module.Response(200, headers={"content-type": kind, HEADER: status}, stream=body)
         return response

@@ -13,15 +13,28 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from semcache.testing import _upstream_anthropic as anthropic
+from semcache.testing import _upstream_bedrock as bedrock
 from semcache.testing import _upstream_gemini as gemini
 from semcache.testing import _upstream_openai as openai
 from semcache.testing import _upstream_responses as responses
+from semcache.testing._upstream_hosted import Invoke, Vertex
 from semcache.testing._upstream_model import Fault, Json, Pace, paces, pieces, respond
 from semcache.testing._upstream_prompts import Prompts
 
 CONTROL_PATH = "/_control"
 _RECORDED = 20_000
 _CHAT = {openai.CHAT_PATH: openai, responses.RESPONSES_PATH: responses, anthropic.MESSAGES_PATH: anthropic}
+# Those whose paths name the model.
+_ROUTED = (gemini, bedrock, Invoke(), Vertex())
+_EVENTS = "text/event-stream; charset=utf-8"
+
+
+def _wire(path: str) -> tuple[Any, Json | None]:
+    """The wire format of a chat's path and what the path says of the request; ``None`` if it is of no chat."""
+    if path in _CHAT:
+        return _CHAT[path], {}
+    found = ((wire, wire.route(path)) for wire in _ROUTED)
+    return next(((wire, named) for wire, named in found if named is not None), (openai, None))
 
 
 class State:
@@ -93,9 +106,7 @@ class Handler(BaseHTTPRequestHandler):
         if path == CONTROL_PATH:
             self._json(200, self.server.state.control(json.loads(data)))
             return
-        named = gemini.route(path)
-        wire = openai if named is None else gemini
-        wire = _CHAT.get(path, wire)
+        wire, named = _wire(path)
         fault, pace = self.server.state.arrive(path, dict(self.headers.items()), data.decode(errors="replace"))
         time.sleep(fault.stall_s)
         if fault.status is not None:
@@ -111,8 +122,8 @@ class Handler(BaseHTTPRequestHandler):
             answer = openai.embeddings(body)
             time.sleep(pace.first_token_s / 10)
             self._json(200, answer, openai.headers(time.monotonic() - started))
-        elif path in _CHAT or named is not None:
-            self._chat(wire, {**body, **(named or {})}, fault, pace)
+        elif named is not None:
+            self._chat(wire, {**body, **named}, fault, pace)
         else:
             self._json(404, wire.error(404, f"Unknown request URL: POST {self.path}"))
 
@@ -143,7 +154,7 @@ class Handler(BaseHTTPRequestHandler):
     def _stream(self, wire: Any, events: Iterator[tuple[bytes, int]], fault: Fault, pace: Pace) -> None:
         due = time.monotonic() + pace.first_token_s
         self._wait_until(due)
-        self._head(200, wire.headers(pace.first_token_s), length=None)
+        self._head(200, wire.headers(pace.first_token_s), kind=getattr(wire, "STREAM_TYPE", _EVENTS))
         for number, (event, tokens) in enumerate(events):
             due += pace.token_s * tokens + fault.delay_s
             self._wait_until(due)
@@ -166,11 +177,13 @@ class Handler(BaseHTTPRequestHandler):
         if left > 0:
             time.sleep(left)
 
-    def _head(self, status: int, headers: Mapping[str, str], *, length: int | None) -> None:
+    def _head(
+        self, status: int, headers: Mapping[str, str], *, kind: str = "application/json", length: int | None = None
+    ) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("content-type", "text/event-stream; charset=utf-8" if length is None else "application/json")
+        self.send_header("content-type", kind)
         if length is None:
             self.send_header("transfer-encoding", "chunked")
         else:

@@ -138,6 +138,16 @@ class Upstream:
         """``base_url`` in the HTTP options of google-genai clients."""
         return self.url
 
+    @property
+    def bedrock_url(self) -> str:
+        """``endpoint_url`` of boto3's ``bedrock-runtime`` clients, and ``base_url`` of ``AnthropicBedrock``."""
+        return self.url
+
+    @property
+    def vertex_url(self) -> str:
+        """``base_url`` of ``AnthropicVertex``."""
+        return f"{self.url}/v1"
+
     def calls(self, path: str | None = None) -> int:
         """How many POST requests have arrived (on ``path``), faulty ones included, since the last reset."""
         counts: dict[str, int] = self._control(do="state")["calls"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from semcache.messages import split_last_user_text
 from semcache.types import Request
@@ -70,6 +71,27 @@ def blocks(value: object, what: str) -> list[Block]:
     """``value`` as a list of JSON objects, or UnknownShape."""
     expect(isinstance(value, list) and all(isinstance(item, dict) for item in value), what)
     return value  # type: ignore[return-value]
+
+
+class Route(NamedTuple):
+    """What a URL's path says of a call. ``upstream`` is one for a plain call and a streaming one."""
+
+    model: str
+    stream: bool
+    upstream: str
+
+
+def routed(pattern: re.Pattern[str], path: str, upstream: str) -> Route:
+    """The route of a path that ends in the model and then the method; without a model if it is another path.
+
+    Args:
+        pattern: With the groups ``model`` and ``stream``, of which the second takes part where the answer streams.
+    """
+    found = pattern.search(path)
+    if found is None:
+        return Route("", False, upstream)
+    method = re.escape(path[found.end("model") :])
+    return Route(found["model"], found["stream"] is not None, re.sub(f"{method}(?=&|$)", "", upstream, count=1))
 
 
 class Reading(NamedTuple):
@@ -170,6 +192,12 @@ class NotRecordable(Exception):
     """A stream has brought something that the recorder cannot turn into a non-stream body."""
 
 
+class _Splitter(Protocol):
+    def feed(self, chunk: bytes) -> Iterator[Event]: ...
+
+    def rest(self) -> bytes: ...
+
+
 class StreamRecorder:
     """A :class:`~semcache.wire.base.Recorder` around two functions of a wire format.
 
@@ -177,12 +205,18 @@ class StreamRecorder:
         take: Sees each event in order; returns its bytes for the caller. Raises NotRecordable (or trips over an
             unexpected shape) to give the record up.
         build: The non-stream body from all events, or ``None`` if the last one has not come.
+        splitter: Of the stream's framing, by default server-sent events.
     """
 
-    def __init__(self, take: Callable[[Event], bytes], build: Callable[[], dict[str, Any] | None]) -> None:
+    def __init__(
+        self,
+        take: Callable[[Event], bytes],
+        build: Callable[[], dict[str, Any] | None],
+        splitter: _Splitter | None = None,
+    ) -> None:
         self._take = take
         self._build = build
-        self._splitter = Splitter()
+        self._splitter: _Splitter = splitter or Splitter()
         self._broken = False
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from semcache.wire._json import dumps
+
+MEDIA_TYPE: Final = "text/event-stream; charset=utf-8"
 
 _BLANK_LINE = re.compile(rb"(?:\r\n|\r(?!\n)|\n){2}")
 _BOM = b"\xef\xbb\xbf"

@@ -52,12 +52,14 @@ class AnthropicMessages:
     """``POST …/v1/messages``."""
 
     name = "anthropic"
+    stream_type = _sse.MEDIA_TYPE
 
     def matches(self, method: str, path: str) -> bool:
         return method == "POST" and path.endswith("/v1/messages")
 
     def parse(self, body: Mapping[str, Any], *, upstream: str, headers: Mapping[str, str]) -> Request:
-        request = new_request(self.name, body, upstream=upstream, headers=headers, in_scope=_HEADERS)
+        # The body is of one format, whoever hosts the model.
+        request = new_request(AnthropicMessages.name, body, upstream=upstream, headers=headers, in_scope=_HEADERS)
         return conversation(request, lambda: _read(body))
 
     def forward(self, body: Mapping[str, Any], *, ask_usage: bool) -> dict[str, Any] | None:
@@ -102,28 +104,30 @@ class AnthropicMessages:
         )
 
     def recorder(self, body: Mapping[str, Any], sent: Mapping[str, Any] | None = None) -> Recorder:
-        record = _Record()
+        record = Record()
         return StreamRecorder(record.take, record.build)
 
     def replay(self, answer: Mapping[str, Any], body: Mapping[str, Any]) -> Iterator[bytes]:
-        yield _event("message_start", message=_opening(answer))
-        for index, block in enumerate(answer["content"]):
-            start, deltas = _block_deltas(block)
-            yield _event("content_block_start", index=index, content_block=start)
-            for delta in deltas:
-                yield _event("content_block_delta", index=index, delta=delta)
-            yield _event("content_block_stop", index=index)
-        yield _event(
-            "message_delta",
-            delta={name: answer[name] for name in _FINAL_DELTA if name in answer},
-            usage=_closing_usage(answer.get("usage") or {}),
-            **{name: answer[name] for name in _FINAL_EVENT if answer.get(name) is not None},
-        )
-        yield _event("message_stop")
+        for event in events(answer):
+            yield _sse.write(event, event["type"])
 
 
-def _event(kind: str, **fields: Any) -> bytes:
-    return _sse.write({"type": kind, **fields}, kind)
+def events(answer: Mapping[str, Any]) -> Iterator[Block]:
+    """A message as the events of its stream."""
+    yield {"type": "message_start", "message": _opening(answer)}
+    for index, block in enumerate(answer["content"]):
+        start, deltas = _block_deltas(block)
+        yield {"type": "content_block_start", "index": index, "content_block": start}
+        for delta in deltas:
+            yield {"type": "content_block_delta", "index": index, "delta": delta}
+        yield {"type": "content_block_stop", "index": index}
+    yield {
+        "type": "message_delta",
+        "delta": {name: answer[name] for name in _FINAL_DELTA if name in answer},
+        "usage": _closing_usage(answer.get("usage") or {}),
+        **{name: answer[name] for name in _FINAL_EVENT if answer.get(name) is not None},
+    }
+    yield {"type": "message_stop"}
 
 
 def _read(body: Mapping[str, Any]) -> Reading:
@@ -167,11 +171,14 @@ def _bypass(body: Mapping[str, Any]) -> str:
     """Why this request must not be cached; empty if it may."""
     expect(isinstance(body.get("model"), str), "model")
     expect(body.get("stream") is None or isinstance(body["stream"], bool), "stream")
+    return "prompt-cache warm-up" if body.get("max_tokens") == 0 else server_side(body)
+
+
+def server_side(body: Mapping[str, Any]) -> str:
+    """What in Anthropic's request fields reaches beyond the request; empty if nothing does."""
     for field in _SERVER_SIDE:
         if body.get(field):
             return f"server-side state: {field}"
-    if body.get("max_tokens") == 0:
-        return "prompt-cache warm-up"
     for tool in blocks(body.get("tools") or [], "tools"):
         kind = tool.get("type") or "custom"
         if kind != "custom" and not str(kind).startswith(_CLIENT_TOOLS):
@@ -179,8 +186,8 @@ def _bypass(body: Mapping[str, Any]) -> str:
     return ""
 
 
-class _Record:
-    """The message as its events come in."""
+class Record:
+    """The message as its events come in: see :class:`~semcache.wire._common.StreamRecorder`."""
 
     def __init__(self) -> None:
         self._message: Block = {}

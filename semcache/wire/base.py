@@ -50,12 +50,13 @@ class Codec(Protocol):
     """
 
     name: str
+    stream_type: str  # media type of an answer that streams
 
     def matches(self, method: str, path: str) -> bool: ...
 
     def parse(self, body: Mapping[str, Any], *, upstream: str, headers: Mapping[str, str]) -> Request:
         """Read a request. ``upstream`` names who answers (URL, or the user's own label, and the query); header names
-        are in lower case, and ``:path`` is the URL's path without its query."""
+        are in lower case, and ``:path`` is the URL's path, percent-decoded and without its query."""
 
     def forward(self, body: Mapping[str, Any], *, ask_usage: bool) -> dict[str, Any] | None:
         """The body to send instead, or ``None`` to send the caller's bytes unchanged.

@@ -27,14 +27,14 @@ from semcache.wire._common import (
     join,
     new_request,
     pieces,
+    routed,
     without,
 )
 from semcache.wire._json import loads_object
 from semcache.wire._sse import Event
 from semcache.wire.base import Recorder, Storable
 
-_PATH: Final = re.compile(r"/(?P<model>[^/]+/[^/:]+):(?P<method>generateContent|streamGenerateContent)$")
-_METHOD: Final = re.compile(r":(?:g|streamG)enerateContent(?=&|$)")
+_PATH: Final = re.compile(r"/(?P<model>[^/]+/[^/:]+):(?:generateContent|(?P<stream>streamGenerateContent))$")
 _AS_EVENTS: Final = "&alt=sse"
 # Request fields that do not change the answer. Source: SDK types, 2026-11-21.
 _TRANSPORT_ONLY: Final = frozenset({"labels", "serviceTier"})
@@ -46,22 +46,19 @@ class Gemini:
     """``POST …/models/MODEL:generateContent`` and ``:streamGenerateContent?alt=sse``."""
 
     name = "gemini"
+    stream_type = _sse.MEDIA_TYPE
 
     def matches(self, method: str, path: str) -> bool:
         return method == "POST" and _PATH.search(path) is not None
 
     def parse(self, body: Mapping[str, Any], *, upstream: str, headers: Mapping[str, str]) -> Request:
-        found = _PATH.search(headers.get(":path", ""))
-        stream = found is not None and found["method"] == "streamGenerateContent"
-        # One request, whether it streams or not.
-        answers = _METHOD.sub("", upstream).replace(_AS_EVENTS, "")
-        model = found["model"] if found else ""
+        model, stream, answers = routed(_PATH, headers.get(":path", ""), upstream)
         config = body.get("generationConfig") or {}
         named = {"model": model.rpartition("/")[2], "stream": stream, "temperature": field(config, "temperature")}
-        request = new_request(self.name, body, upstream=answers, headers=headers, named=named)
+        request = new_request(self.name, body, upstream=answers.replace(_AS_EVENTS, ""), headers=headers, named=named)
 
         def read() -> Reading:
-            expect(found is not None, "path")
+            expect(bool(model), "path")
             expect(not stream or _AS_EVENTS in upstream, "a stream that is not of events")
             return _read(body, config, model)
 

@@ -64,6 +64,7 @@ class OpenAIChat:
     """``POST …/chat/completions``, Azure's deployment paths included."""
 
     name = "openai_chat"
+    stream_type = _sse.MEDIA_TYPE
 
     def matches(self, method: str, path: str) -> bool:
         return method == "POST" and path.endswith("/chat/completions")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from semcache.types import Request, Usage
+from semcache.wire import _sse
 from semcache.wire._common import NotRecordable, StreamRecorder, UnknownShape, count, expect, new_request, without
 from semcache.wire._sse import Event
 from semcache.wire.base import Recorder, Storable
@@ -25,6 +26,7 @@ class OpenAIEmbeddings:
     """``POST …/embeddings``, Azure's deployment paths included. It has no streams."""
 
     name = "openai_embeddings"
+    stream_type = _sse.MEDIA_TYPE
 
     def matches(self, method: str, path: str) -> bool:
         return method == "POST" and path.endswith("/embeddings")

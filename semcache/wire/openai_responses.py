@@ -89,6 +89,7 @@ class OpenAIResponses:
     """``POST …/responses``."""
 
     name = "openai_responses"
+    stream_type = _sse.MEDIA_TYPE
 
     def matches(self, method: str, path: str) -> bool:
         return method == "POST" and path.endswith("/responses")
