@@ -22,13 +22,18 @@ def wrap(target: T, engine: Engine, *, name: str | None, upstream: str | None, p
         from semcache.clients.genai import wrap_genai
 
         return wrap_genai(target, engine, upstream=upstream)
+    if _is_boto_client(target):
+        from semcache.clients.bedrock import wrap_bedrock
+
+        return wrap_bedrock(target, engine, upstream=upstream, provider=provider)
     if callable(target) and not isinstance(target, type):
         from semcache.clients.functions import wrap_function
 
         return cast(T, wrap_function(target, engine, name))
     raise ConfigurationError(
         f"cannot wrap {type(target).__module__}.{type(target).__qualname__}: give a function "
-        "f(prompt, **params) or f(messages, **params), or an OpenAI, Anthropic or google-genai client"
+        "f(prompt, **params) or f(messages, **params), an OpenAI, Anthropic or google-genai client, or a boto3 "
+        "client of bedrock-runtime"
     )
 
 
@@ -43,4 +48,10 @@ def _is_sdk_client(target: object) -> bool:
 def _is_genai_client(target: object) -> bool:
     return any(
         base.__module__ == "google.genai.client" and base.__qualname__ == "Client" for base in type(target).__mro__
+    )
+
+
+def _is_boto_client(target: object) -> bool:
+    return any(
+        base.__module__ == "botocore.client" and base.__qualname__ == "BaseClient" for base in type(target).__mro__
     )
