@@ -142,7 +142,8 @@ class _Cache:
         Args:
             target: A function ``f(prompt, **params)`` or ``f(messages, **params)``, sync, async or a generator of
                 either kind; an ``openai.OpenAI``, ``AsyncOpenAI``, ``anthropic.Anthropic`` or ``AsyncAnthropic``; a
-                ``google.genai.Client``.
+                ``google.genai.Client``; an instructor client over one of OpenAI or Anthropic; ``litellm.completion``,
+                ``litellm.acompletion`` or a ``litellm.Router``.
             name: For functions: identity in the cache, by default module, name and code.
             upstream: For clients: a stable label of who answers, by default the host of the base URL. Clients with
                 one label share answers.

@@ -26,14 +26,22 @@ def wrap(target: T, engine: Engine, *, name: str | None, upstream: str | None, p
         from semcache.clients.bedrock import wrap_bedrock
 
         return wrap_bedrock(target, engine, upstream=upstream, provider=provider)
+    if _is_from("litellm", target):
+        from semcache.clients.litellm_calls import wrap_litellm
+
+        return wrap_litellm(target, engine, upstream=upstream)
+    if _is_from("instructor", target):
+        from semcache.clients.instructor_client import wrap_instructor
+
+        return wrap_instructor(target, engine, upstream=upstream)
     if callable(target) and not isinstance(target, type):
         from semcache.clients.functions import wrap_function
 
         return cast(T, wrap_function(target, engine, name))
     raise ConfigurationError(
         f"cannot wrap {type(target).__module__}.{type(target).__qualname__}: give a function "
-        "f(prompt, **params) or f(messages, **params), an OpenAI, Anthropic or google-genai client, or a boto3 "
-        "client of bedrock-runtime"
+        "f(prompt, **params) or f(messages, **params), an OpenAI, Anthropic, google-genai or instructor client, "
+        "a boto3 client of bedrock-runtime, litellm.completion, litellm.acompletion or a litellm.Router"
     )
 
 
@@ -55,3 +63,9 @@ def _is_boto_client(target: object) -> bool:
     return any(
         base.__module__ == "botocore.client" and base.__qualname__ == "BaseClient" for base in type(target).__mro__
     )
+
+
+def _is_from(package: str, target: object) -> bool:
+    """Whether a target is a function or method of a package, or an instance of one of its classes."""
+    homes = (target, *type(target).__mro__)
+    return any(str(getattr(home, "__module__", "")).partition(".")[0] == package for home in homes)

@@ -1,0 +1,228 @@
+"""LiteLLM: ``completion``, ``acompletion`` and ``Router``.
+
+The cache sits outside of LiteLLM's retries, fallbacks and callbacks: what LiteLLM returns or raises is what the caller
+gets, and a hit runs none of them. Nothing in LiteLLM is changed.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from copy import deepcopy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
+from urllib.parse import urlsplit
+
+from semcache.clients._exchange import Exchange, Recording
+from semcache.clients.http import reports_usage
+from semcache.clients.litellm_streams import AsyncStream, Stream, adrain, atee, chunks, drain, tee
+from semcache.errors import ConfigurationError
+from semcache.steps import StreamReply
+from semcache.types import Reply
+from semcache.wire._json import loads_object
+from semcache.wire.cache_status import HEADER, cache_status
+from semcache.wire.litellm_chat import LiteLLMChat
+
+if TYPE_CHECKING:
+    from semcache.engine import Engine
+    from semcache.served import Served
+
+T = TypeVar("T")
+Arguments = dict[str, Any]
+
+CODEC: Final = LiteLLMChat()
+_WRAPPABLE: Final = "litellm.completion, litellm.acompletion, or a litellm.Router"
+
+
+def wrap_litellm(target: T, engine: Engine, *, upstream: str | None = None) -> T:
+    """``litellm.completion``, ``litellm.acompletion`` or a ``Router`` with the cache before it.
+
+    Args:
+        upstream: A stable label for who answers, instead of what LiteLLM makes of the arguments and the environment
+            (for a Router: its deployments and fallbacks). Calls with one label share answers.
+
+    Raises:
+        ConfigurationError: ``target`` is something else of LiteLLM.
+    """
+    import litellm
+
+    if isinstance(target, litellm.Router):
+        from semcache.clients.litellm_router import wrap_router
+
+        return wrap_router(target, engine, upstream=upstream)
+    # Of a method, the qualified name is another.
+    kind = {"completion": sync_call, "acompletion": async_call}.get(getattr(target, "__qualname__", ""))
+    if kind is None or not callable(target):
+        raise ConfigurationError(f"of LiteLLM, wrap {_WRAPPABLE}, not {getattr(target, '__qualname__', target)}")
+    edge = Edge(target, engine, functools.partial(_answered_by, upstream))
+    return cast(T, functools.wraps(target)(kind(edge, target)))
+
+
+def sync_call(edge: Edge, function: Callable[..., Any]) -> Callable[..., Any]:
+    def upstream(exchange: Exchange, arguments: Arguments) -> Reply | StreamReply:
+        value = function(**edge.sent(exchange, arguments))
+        if not edge.streams(exchange, value):
+            return edge.reply(exchange, value)
+        return StreamReply(value, functools.partial(drain, exchange, value))
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        arguments = edge.bind(args, kwargs)
+        exchange = edge.open(arguments)
+        served = edge.engine.run(
+            exchange.request,
+            functools.partial(upstream, exchange, arguments),
+            refresh=exchange.refresh,
+            later=functools.partial(_copied, upstream, exchange, arguments),
+        )
+        if served.pending is None:
+            return edge.answer(exchange, served, Stream)
+        return Stream(tee(served.value, Recording(exchange, served.pending), exchange), served.value)
+
+    return call
+
+
+def async_call(edge: Edge, function: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
+    async def upstream(exchange: Exchange, arguments: Arguments) -> Reply | StreamReply:
+        value = await function(**edge.sent(exchange, arguments))
+        if not edge.streams(exchange, value):
+            return edge.reply(exchange, value)
+        return StreamReply(value, functools.partial(adrain, exchange, value))
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        arguments = edge.bind(args, kwargs)
+        exchange = edge.open(arguments)
+        served = await edge.engine.arun(
+            exchange.request,
+            functools.partial(upstream, exchange, arguments),
+            refresh=exchange.refresh,
+            later=functools.partial(_copied, upstream, exchange, arguments),
+        )
+        if served.pending is None:
+            return edge.answer(exchange, served, AsyncStream)
+        return AsyncStream(atee(served.value, Recording(exchange, served.pending), exchange), served.value)
+
+    return call
+
+
+def _copied(upstream: Callable[..., Any], exchange: Exchange, arguments: Arguments) -> Callable[[], Any]:
+    """The call with messages of its own: the caller may go on to append to them."""
+    return functools.partial(upstream, exchange, {**arguments, "messages": deepcopy(arguments.get("messages"))})
+
+
+class Edge:
+    """Arguments to request, answer to reply and back. ``answered_by`` names who answers a call."""
+
+    def __init__(
+        self, function: Callable[..., Any], engine: Engine, answered_by: Callable[[Arguments], Answerer]
+    ) -> None:
+        self.engine = engine
+        self._signature = inspect.signature(function)
+        self._rest = next(p.name for p in self._signature.parameters.values() if p.kind is p.VAR_KEYWORD)
+        self._answered_by = answered_by
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
+        """All arguments by name, as the caller gave them."""
+        bound = self._signature.bind(*args, **kwargs)
+        named = dict(bound.arguments)
+        rest = named.pop(self._rest, {})
+        return {**named, **rest}
+
+    def open(self, arguments: Arguments) -> Exchange:
+        body = {name: plain(value) for name, value in arguments.items() if value is not None}
+        answerer = self._answered_by(arguments)
+        given = {**(arguments.get("headers") or {}), **(arguments.get("extra_headers") or {})}
+        headers = {str(name).lower(): str(value) for name, value in given.items()}
+        request = replace(CODEC.parse(body, upstream=answerer.label, headers=headers), model=answerer.model)
+        cache = arguments.get("cache")
+        sent = None if request.bypass else CODEC.forward(body, ask_usage=answerer.reports_usage)
+        return Exchange(CODEC, body, request, sent, isinstance(cache, Mapping) and bool(cache.get("no-cache")))
+
+    def sent(self, exchange: Exchange, arguments: Arguments) -> Arguments:
+        if exchange.sent is None:
+            return arguments
+        return {**arguments, "stream_options": exchange.sent["stream_options"]}
+
+    def streams(self, exchange: Exchange, value: Any) -> bool:
+        import litellm
+
+        return exchange.request.stream and not isinstance(value, litellm.ModelResponse)
+
+    def reply(self, exchange: Exchange, value: Any) -> Reply:
+        import litellm
+
+        if not isinstance(value, litellm.ModelResponse):
+            return Reply(value, None, keep="never", reason=f"not a ModelResponse but a {type(value).__qualname__}")
+        return exchange.recorded(value.model_dump(mode="json"))._replace(value=value)
+
+    def answer(self, exchange: Exchange, served: Served, stream: type[Stream] | type[AsyncStream]) -> Any:
+        """What the caller gets of a call that is over: LiteLLM's own object, or one like it."""
+        if served.body is None:
+            return served.value
+        import litellm
+
+        body = loads_object(served.body)
+        assert body is not None, "stored answers are JSON objects"
+        hidden = {
+            "cache_hit": True,
+            "response_cost": 0.0,
+            "additional_headers": {HEADER: cache_status(served.outcome, refresh=exchange.refresh)},
+        }
+        if exchange.request.stream:
+            return stream(chunks(body, exchange, hidden), None)
+        # LiteLLM gives every answer a usage; of a stream that reported none there is nothing to say.
+        body["usage"] = body.get("usage") or litellm.Usage()
+        response = litellm.ModelResponse(**body)
+        response._hidden_params = hidden
+        return response
+
+
+def plain(value: Any) -> Any:
+    """An argument as JSON: pydantic messages as LiteLLM returns them, and a model class as its schema.
+
+    What is neither stays as it is; such a request has no canonical form, and is bypassed with an event.
+    """
+    if isinstance(value, type) and hasattr(value, "model_json_schema"):
+        return {"type": "json_schema", "json_schema": {"name": value.__name__, "schema": value.model_json_schema()}}
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", exclude_none=True)
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+class Answerer(NamedTuple):
+    """Who answers a call.
+
+    Args:
+        label: A stable name, part of the scope.
+        model: By which the call is priced.
+        reports_usage: Whether it is known to report the usage of a stream when asked to.
+    """
+
+    label: str
+    model: str | None
+    reports_usage: bool = False
+
+
+def _answered_by(label: str | None, arguments: Mapping[str, Any]) -> Answerer:
+    """Who answers ``litellm.completion``, as LiteLLM finds out: arguments, then its settings, then the environment."""
+    import litellm
+
+    given = arguments.get("model")
+    model = litellm.model_alias_map.get(given, given)
+    base = arguments.get("api_base") or arguments.get("base_url")
+    try:
+        _, provider, _, known = litellm.get_llm_provider(
+            model=model, custom_llm_provider=arguments.get("custom_llm_provider"), api_base=base
+        )
+    except Exception:  # LiteLLM says so itself when it is called
+        return Answerer(label or f"litellm {base} {model}", model)
+    variables = (f"{provider.upper()}_{name}" for name in ("BASE_URL", "API_BASE"))
+    found = base or known or litellm.api_base or next(filter(None, map(os.environ.get, variables)), None)
+    openai = provider == "openai" and reports_usage(urlsplit(found).hostname or "" if found else "api.openai.com")
+    alias = "" if model == given else f" {model}"
+    return Answerer(
+        label or f"litellm {provider} {found or ''}{alias}", model, openai and not arguments.get("fallbacks")
+    )
