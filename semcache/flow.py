@@ -315,14 +315,15 @@ def _semantic(ctx: Call, key: Key, *, explain: bool = False) -> Generator[Step, 
     )
     outcome.seconds["search"] = ctx.tick() - started
     chosen = decision.chosen
-    if decision.verdict == "verify" and chosen is not None:
-        decision.probability = yield Verify(text, chosen.text)
+    found = None if chosen is None else next(one for one in near if one.entry.key.id == chosen.entry_id)
+    if decision.verdict == "verify" and found is not None:
+        decision.probability = yield Verify(text, found.entry, ctx.tags)
         sure = decision.probability is not None and decision.probability >= policy.verify_at_least
         decision.verdict = "serve" if sure else "reject"
-    if decision.verdict != "serve" or chosen is None:
+    if decision.verdict != "serve" or found is None:
         outcome.reason = decision.reason
         return None
-    return next(n for n in near if n.entry.key.id == chosen.entry_id)
+    return found
 
 
 def _candidate(ctx: Call, near: Near, stored_since: float) -> Candidate:

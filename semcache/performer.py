@@ -24,7 +24,7 @@ from semcache.errors import (
 )
 from semcache.flight import Flights, Landed, wait, wait_async
 from semcache.types import Event
-from semcache.verifiers import VerifierDesk, resolve
+from semcache.verifiers import KeptVerdicts, VerifierDesk, resolve
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -62,7 +62,10 @@ class Performer:
         self.emit = emit
         self.marker = marker
         self.flights = Flights()
-        self.desk = None if policy.verifier is None else VerifierDesk(resolve(policy.verifier))
+        self.desk: VerifierDesk | None = None
+        if policy.verifier is not None:
+            verifier = resolve(policy.verifier)
+            self.desk = VerifierDesk(verifier, KeptVerdicts(store, verifier, policy.verify_at_least, emit))
         self._has_read = False
         self._perform: dict[type, Callable[[Any], Any]] = {
             steps.GetExact: self._get_exact,
@@ -227,7 +230,8 @@ class Performer:
         return self._verdict(future)
 
     async def _averify(self, step: steps.Verify) -> float | None:
-        future = self._asked(step)
+        asked = self._asked
+        future = asked(step) if self.store.inline_reads else await asyncio.to_thread(asked, step)
         if future is not None and not future.done() and self.policy.verify_within_s:
             done, loop = asyncio.Event(), asyncio.get_running_loop()
             future.add_done_callback(lambda _: _tell(loop, done))
@@ -237,7 +241,7 @@ class Performer:
 
     def _asked(self, step: steps.Verify) -> Future[float] | None:
         try:
-            return None if self.desk is None else self.desk.ask(step.query, step.cached)
+            return None if self.desk is None else self.desk.ask(step)
         except CacheTrouble as error:
             self._trouble(error)
             return None

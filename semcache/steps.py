@@ -50,10 +50,14 @@ class Search(NamedTuple):
 
 
 class Verify(NamedTuple):
-    """Answer: probability that the cached answer is right, or ``None`` if the verifier failed or was late."""
+    """Answer: probability that the answer of ``entry`` is right, or ``None`` if the verifier failed or was late.
+
+    A verdict may be kept with ``tags``, which are the asker's, and those of the entry.
+    """
 
     query: str
-    cached: str
+    entry: Entry
+    tags: tuple[str, ...] = ()
 
 
 class MarkPrompt(NamedTuple):

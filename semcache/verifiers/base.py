@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import marshal
 import math
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Final, Protocol
+from uuid import uuid4
 
 from semcache.errors import ConfigurationError, VerifierError
 
@@ -22,6 +26,9 @@ class Verifier(Protocol):
     - Trouble raises; the caller treats it as "not confirmed". A wrong argument raises ConfigurationError when the
       verifier is built.
     - ``score`` may be called from several threads at once. It need keep no deadline: whoever waits does.
+
+    Confirmed pairs are shared by all processes on a store whose verifiers have one :func:`fingerprint`: an attribute of
+    that name, or else the class. What may judge otherwise (another model, prompt, window) needs another.
     """
 
     def score(self, pairs: Sequence[TextPair]) -> Sequence[float]:
@@ -33,6 +40,7 @@ class FunctionVerifier:
 
     def __init__(self, function: Callable[[str, str], float]) -> None:
         self._function = function
+        self.fingerprint = fingerprint(function)
 
     def score(self, pairs: Sequence[TextPair]) -> list[float]:
         return [float(self._function(query, cached)) for query, cached in pairs]
@@ -52,6 +60,26 @@ def resolve(verifier: object) -> Verifier:
     if callable(verifier):
         return FunctionVerifier(verifier)
     raise ConfigurationError(f"a verifier has score(pairs) or is a function of two texts; {verifier!r} is neither")
+
+
+def fingerprint(verifier: object) -> str:
+    """Under which name the verdicts of a verifier, or of a function in one, are kept.
+
+    Its own ``fingerprint`` if it has one, the name of its class, or the name and code of a plain function. What else
+    tells two functions apart (closed-over values, a bound object) cannot be seen from the next process, so such a one is
+    known to this process only.
+    """
+    own = getattr(verifier, "fingerprint", None)
+    if isinstance(own, str):
+        return own
+    if isinstance(verifier, FunctionType):
+        # Version 2 knows no back references, which would differ from run to run.
+        code = hashlib.sha256(marshal.dumps(verifier.__code__, 2)).hexdigest()[:16]
+        name = f"{verifier.__module__}.{verifier.__qualname__}#{code}"
+        return f"{name}@{uuid4().hex}" if verifier.__closure__ else name
+    kind = type(verifier)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return name if hasattr(verifier, "score") else f"{name}@{uuid4().hex}"
 
 
 def score_one(verifier: Verifier, query: str, cached: str) -> float:

@@ -59,6 +59,12 @@ class OnnxCrossEncoder:
         self._lock = threading.Lock()
         renew_in_child(self)
 
+    @property
+    def fingerprint(self) -> str:
+        """The folder's name, the size of the graph, and which output is read."""
+        name = self._tokenizer_file.parent.name
+        return f"{name}/onnx/{self._graph.stat().st_size}/{self._column}/{self._window}"
+
     def score(self, pairs: Sequence[TextPair]) -> list[float]:
         """The lesser probability of both orders.
 
@@ -135,6 +141,11 @@ class SentenceTransformersCrossEncoder:
         self._model: Any = None
         self._lock = threading.Lock()
         renew_in_child(self)
+
+    @property
+    def fingerprint(self) -> str:
+        """The model's name."""
+        return f"{self._name}/sentence-transformers"
 
     def score(self, pairs: Sequence[TextPair]) -> list[float]:
         """The lesser probability of both orders.

@@ -6,13 +6,17 @@ import queue
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from semcache._fork import renew_in_child
 from semcache.errors import VerifierError
 from semcache.verifiers.base import TextPair, Verifier, score_one
 
-_Task = tuple[TextPair, "Future[float]"]
+if TYPE_CHECKING:
+    from semcache.steps import Verify
+    from semcache.verifiers.kept import KeptVerdicts
+
+_Task = tuple["Verify", "Future[float]"]
 
 
 class VerifierDesk:
@@ -20,47 +24,71 @@ class VerifierDesk:
 
     A verdict that comes too late for the call that asked for it serves the next one that asks the same: so a deadline
     of zero means "miss now, serve the confirmed pair from the next time on". Pairs are verified once, also when many
-    ask at a time. What failed is not remembered. Verdicts live in this process, and the oldest go first.
+    ask at a time. What failed is not remembered. Of the verdicts in this process the oldest go first; confirmed pairs
+    are kept in the store too, and looked up there before the verifier is asked.
 
     Args:
+        kept: Those in the store; ``None`` keeps none there.
         threads: How many calls to the verifier run at once.
         waiting: Pairs that may wait for a thread; one more is refused, since it would be late anyway.
         remembered: Verdicts kept.
     """
 
-    def __init__(self, verifier: Verifier, *, threads: int = 2, waiting: int = 64, remembered: int = 8192) -> None:
+    def __init__(
+        self,
+        verifier: Verifier,
+        kept: KeptVerdicts | None = None,
+        *,
+        threads: int = 2,
+        waiting: int = 64,
+        remembered: int = 8192,
+    ) -> None:
         self._verifier = verifier
+        self._kept = kept
         self._threads: Final = threads
         self._remembered: Final = remembered
         self._waiting: Final = waiting
         self._start_afresh()
         renew_in_child(self)
 
-    def ask(self, query: str, cached: str) -> Future[float]:
+    def ask(self, asked: Verify) -> Future[float]:
         """The verdict on a pair, known or to come.
 
         Raises:
             VerifierError: Too many pairs wait.
+            StoreError: The store could not be read.
         """
-        pair = query, cached
+        pair = _pair(asked)
         with self._lock:
             future = self._verdicts.get(pair)
             if future is not None:
                 self._verdicts.move_to_end(pair)
                 return future
+        known = None if self._kept is None else self._kept.recall(asked)
+        with self._lock:
+            future = self._verdicts.get(pair)
+            if future is not None:
+                return future
             future = Future()
+            if known is not None:
+                future.set_result(known)
+                self._remember(pair, future)
+                return future
             try:
-                self._tasks.put_nowait((pair, future))
+                self._tasks.put_nowait((asked, future))
             except queue.Full:
                 raise VerifierError(f"{self._waiting} pairs wait for the verifier already") from None
-            self._verdicts[pair] = future
-            if len(self._verdicts) > self._remembered:
-                self._verdicts.popitem(last=False)
+            self._remember(pair, future)
             if self._tasks.qsize() > self._idle and len(self._workers) < self._threads:
                 worker = threading.Thread(target=self._work, name="semcache-verifier", daemon=True)
                 self._workers.append(worker)
                 worker.start()
         return future
+
+    def _remember(self, pair: TextPair, future: Future[float]) -> None:
+        self._verdicts[pair] = future
+        if len(self._verdicts) > self._remembered:
+            self._verdicts.popitem(last=False)
 
     def close(self) -> None:
         """Let the threads end; does not wait for a verifier that hangs."""
@@ -92,11 +120,19 @@ class VerifierDesk:
                 self._idle -= 1
             if task is None:
                 return
-            pair, future = task
+            asked, future = task
+            pair = _pair(asked)
             try:
-                future.set_result(score_one(self._verifier, *pair))
+                probability = score_one(self._verifier, *pair)
+                if self._kept is not None:
+                    self._kept.keep(asked, probability)
+                future.set_result(probability)
             except BaseException as error:
                 with self._lock:
                     if self._verdicts.get(pair) is future:
                         del self._verdicts[pair]
                 future.set_exception(error)
+
+
+def _pair(asked: Verify) -> TextPair:
+    return asked.query, asked.entry.text or ""

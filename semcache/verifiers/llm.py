@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -13,7 +14,7 @@ from typing import Final
 from semcache.errors import ConfigurationError, VerifierError
 from semcache.prices import Prices
 from semcache.types import Usage
-from semcache.verifiers.base import TextPair
+from semcache.verifiers.base import TextPair, fingerprint
 
 PROMPT: Final = """\
 Below are two questions as a JSON list. An assistant has answered the second. Would that very answer, word for word, \
@@ -72,6 +73,8 @@ class LLMVerifier:
         self._ask = ask
         self._model = model
         self._prices = prices or Prices()
+        digest = hashlib.sha256(PROMPT.encode()).hexdigest()[:12]
+        self._fingerprint = f"{model or fingerprint(ask)}/{digest}"
         self._cap = None if max_usd is None else int(Decimal(str(max_usd)) * _MICRO)
         self._spent = 0
         self._lock = threading.Lock()
@@ -79,6 +82,11 @@ class LLMVerifier:
             raise ConfigurationError(
                 f"a price cap needs a model with a known price, and that of {model!r} is not known"
             )
+
+    @property
+    def fingerprint(self) -> str:
+        """The model, or else the function that asks it, and the prompt."""
+        return self._fingerprint
 
     @property
     def spent_usd_micro(self) -> int:
