@@ -199,6 +199,32 @@ def test_nothing_is_left_of_what_was_learned_of_a_tenant_s_entries(place, by) ->
         assert (standing.reported_right, standing.audited) == (2, 2), "the namespace has still learned it"
 
 
+@pytest.mark.parametrize("key", [None, new_key()], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("mode", ["live", "shadow"])
+def test_nothing_is_left_of_what_a_tenant_asked_and_had_verified(place, mode, key, monkeypatch) -> None:
+    """A confirmed pair names the question that was asked, which is in no answer's entry."""
+    url, dump = place
+    if key is not None:
+        monkeypatch.setenv("SEMCACHE_KEY", key)
+    policy = Policy(
+        threshold=0.99, guards=(), mode=mode, audit_rate=1.0, verifier=lambda query, cached: 1.0, verify_from=-1.0
+    )
+    with SemanticCache.open(url, embedder=embedder(), policy=policy, judge=lambda *texts: False) as cache:
+        ask = cache.wrap(lambda prompt: "the answer", name="ask")
+        for tenant in ("acme", "other"):
+            with cache.options(tenant=tenant, user=f"{tenant}-user-0"):
+                ask(f"{tenant} asks 0")
+                ask(f"{tenant} wonders")
+                outcome = last_outcome()
+                assert outcome.hit if mode == "live" else outcome.would_serve
+        assert cache.engine.auditor.wait(10)
+        assert (b"acme wonders" in dump()) is (key is None), "else this test shows nothing"
+        size = cache.stats().store.entries
+        assert cache.forget("other", user="other-user-0") == cache.forget("acme") == size // 2 == 2
+    assert b"acme" not in dump()
+    assert b"other wonders" not in dump()
+
+
 def test_the_command_asks_first(tmp_path) -> None:
     path = tmp_path / "s.db"
     store = SqliteStore(path)
