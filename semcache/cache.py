@@ -107,6 +107,7 @@ class _Cache:
         opened.on_event = self._emit
         if not isinstance(policy, Policy):
             policy = Policy() if policy is None else Policy.load(policy)
+        opened.keep_expired_s = max(opened.keep_expired_s, policy.longest_stale)
         if policy.max_false_hit_rate is not None and judge is None:
             raise ConfigurationError("max_false_hit_rate needs a judge, or no answer would ever be found wrong")
         if ledger is None:

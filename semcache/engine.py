@@ -203,17 +203,25 @@ class Engine:
     # The two loops ------------------------------------------------------------------------------------------------
 
     def _drive(self, ctx: Call, flow: Flow, call: Callable[..., Reply | StreamReply]) -> Served:
+        resume: Callable[[Any], Step] = flow.send
         answer: Any = None
         try:
             while True:
                 try:
-                    step = flow.send(answer)
+                    step = resume(answer)
                 except StopIteration as stop:  # the flow's own; one that the upstream raises is the caller's
                     return self._served(ctx, stop.value)
+                resume = flow.send
                 if type(step) is not steps.CallUpstream:
                     answer = self.performer.step(step)
                     continue
-                answer = call() if step.body is None else call(step.body)
+                try:
+                    answer = call() if step.body is None else call(step.body)
+                except _OF_GENERATORS:
+                    raise  # thrown into a generator they would become another exception
+                except Exception as error:
+                    resume, answer = flow.throw, error
+                    continue
                 if type(answer) is steps.StreamReply:
                     return self._begun(ctx, flow, answer)
         except BaseException as error:
@@ -221,17 +229,25 @@ class Engine:
             raise
 
     async def _adrive(self, ctx: Call, flow: Flow, call: Callable[..., Awaitable[Reply | StreamReply]]) -> Served:
+        resume: Callable[[Any], Step] = flow.send
         answer: Any = None
         try:
             while True:
                 try:
-                    step = flow.send(answer)
+                    step = resume(answer)
                 except StopIteration as stop:  # the flow's own; one that the upstream raises is the caller's
                     return self._served(ctx, stop.value)
+                resume = flow.send
                 if type(step) is not steps.CallUpstream:
                     answer = await self.performer.astep(step)
                     continue
-                answer = await (call() if step.body is None else call(step.body))
+                try:
+                    answer = await (call() if step.body is None else call(step.body))
+                except _OF_GENERATORS:
+                    raise  # thrown into a generator they would become another exception
+                except Exception as error:
+                    resume, answer = flow.throw, error
+                    continue
                 if type(answer) is steps.StreamReply:
                     return self._begun(ctx, flow, answer)
         except BaseException as error:
@@ -302,6 +318,7 @@ class Engine:
 
 
 _NO_OPTIONS = Options()
+_OF_GENERATORS = (StopIteration, StopAsyncIteration)
 
 
 def _no_fingerprint() -> None:

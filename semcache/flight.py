@@ -14,18 +14,23 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import NamedTuple
 
-from semcache.types import Usage
+from semcache.types import Entry, Usage
 
 Owner = tuple[int, object]
 """Thread ident and, on an event loop, the task: who must never wait for this flight."""
 
 
 class Landed(NamedTuple):
-    """A leader's answer, as its followers get it. ``body`` is ``None`` when it cannot be shared."""
+    """A leader's answer, as its followers get it. ``body`` is ``None`` when it cannot be shared.
+
+    ``stale``: the expired entry that answered the leader, as the upstream had failed for the reason ``why``.
+    """
 
     body: bytes | None
     usage: Usage | None = None
     latency_s: float = 0.0
+    stale: Entry | None = None
+    why: str = ""
 
 
 class Flight:

@@ -4,7 +4,8 @@ A flow is a generator: it yields a step and is sent the answer. It does no I/O, 
 the engine has one sync and one async loop that perform the steps. Two rules:
 
 - A step that meets cache trouble is answered with ``None`` (or an empty list): trouble is a miss.
-- Only ``CallUpstream`` may raise into a flow; what it raises leaves the flow as the same object.
+- Only ``CallUpstream`` may raise into a flow; what it raises leaves the flow as the same object, unless an expired
+  answer is served in its stead.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from semcache.flight import Landed
 from semcache.keys import history_of
 from semcache.live.answers import answer_text, folded, same_answer
 from semcache.live.record import MAX_SLACK
-from semcache.policy import admit, judge, max_age, secret_in, ttl_for
+from semcache.outage import is_outage
+from semcache.policy import admit, judge, max_age, secret_in, stale_for, ttl_for
 from semcache.privacy import hides
 from semcache.steps import (
     CallUpstream,
     Embed,
     GetExact,
+    GetStale,
     Join,
     Lead,
     Marked,
@@ -138,6 +141,8 @@ def call(ctx: Call) -> Flow:
             continue
         if not isinstance(joined, Landed):
             lead = joined
+        elif joined.stale is not None:
+            return _hit(ctx, joined.stale, 1.0, "exact", joined.why)
         elif joined.body is not None:
             return _collapsed(ctx, joined)
         break
@@ -270,7 +275,14 @@ def _miss(ctx: Call, key: Key, lead: Lead | None) -> Flow:
     if ctx.prompt is not None:
         marked = yield MarkPrompt(ctx.prompt, ctx.tenant)
     started = ctx.tick()
-    reply: Reply = yield CallUpstream(None if marked is None else marked.body)
+    try:
+        reply: Reply = yield CallUpstream(None if marked is None else marked.body)
+    except Exception as error:
+        why = f"upstream raised {type(error).__name__}"
+        stale = (yield from _stale(ctx, key, lead, why)) if is_outage(error) else None
+        if stale is None:
+            raise
+        return stale
     latency = ctx.tick() - started
     _spent(ctx, reply, latency)
     if marked is not None and not reply.failed:
@@ -278,7 +290,8 @@ def _miss(ctx: Call, key: Key, lead: Lead | None) -> Flow:
         yield Reconcile(marked, reply.usage)
     if reply.failed:
         ctx.outcome.reason = reply.reason
-        return Answered(value=reply.value)
+        stale = (yield from _stale(ctx, key, lead, reply.reason)) if reply.outage else None
+        return stale or Answered(value=reply.value)
     _compare(ctx, reply)
     if not (ctx.shadow and ctx.found):  # where a hit would have been nothing would have been stored
         yield from _keep(ctx, key, reply, latency)
@@ -286,6 +299,20 @@ def _miss(ctx: Call, key: Key, lead: Lead | None) -> Flow:
         # After the write, or a caller that comes between would find neither the flight nor the entry.
         lead.land(Landed(reply.body, reply.usage, latency))
     return Answered(value=reply.value)
+
+
+def _stale(ctx: Call, key: Key, lead: Lead | None, why: str) -> Generator[Step, Any, Answered | None]:
+    """The answer that has expired, where the policy allows it in place of a failure."""
+    seconds = stale_for(ctx.policy, ctx.request, ctx.namespace)
+    if not seconds or ctx.refresh or ctx.shadow:
+        return None
+    entry: Entry | None = yield GetStale(key, seconds, why)
+    if entry is None:
+        return None
+    if lead is not None:
+        # Else each follower would wait for a failure of its own, one after the other.
+        lead.land(Landed(entry.response, stale=entry, why=why))
+    return _hit(ctx, entry, 1.0, "exact", why)
 
 
 def _semantic(ctx: Call, key: Key, *, explain: bool = False) -> Generator[Step, Any, Near | None]:
@@ -427,12 +454,13 @@ def _withheld(ctx: Call, layer: Layer) -> str:
     return SHADOW if ctx.shadow else ctx.off(ctx.namespace) if layer == "semantic" else ""
 
 
-def _hit(ctx: Call, entry: Entry, similarity: float, layer: Layer) -> Answered:
+def _hit(ctx: Call, entry: Entry, similarity: float, layer: Layer, stale: str = "") -> Answered:
+    """Serve an entry; ``stale`` says why although it has expired."""
     outcome = ctx.outcome
     ctx.found = entry
-    outcome.status = "hit"
+    outcome.status = "stale" if stale else "hit"
     outcome.layer = layer
-    outcome.reason = ""
+    outcome.reason = stale
     outcome.similarity = similarity
     outcome.entry_id = entry.key.id
     now = ctx.now()

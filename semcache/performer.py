@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from semcache.semantic import SemanticTier
     from semcache.steps import Marked, Near, Step
     from semcache.stores.base import Store
+    from semcache.types import Entry
 
 
 class Performer:
@@ -74,6 +75,7 @@ class Performer:
             steps.Embed: self._embed,
             steps.Search: self._search,
             steps.Verify: self._verify,
+            steps.GetStale: self._get_stale,
             steps.MarkPrompt: self._mark,
             steps.Reconcile: self._reconcile,
             steps.Write: self._write,
@@ -86,7 +88,11 @@ class Performer:
             steps.Verify: self._averify,
         }
         # Steps that an event loop may run on its own thread.
-        self._inline = {steps.GetExact: store.inline_reads, steps.Write: store.inline_writes}
+        self._inline = {
+            steps.GetExact: store.inline_reads,
+            steps.GetStale: store.inline_reads,
+            steps.Write: store.inline_writes,
+        }
 
     def step(self, step: Step) -> Any:
         """Perform one step of a flow, any but ``CallUpstream``."""
@@ -120,6 +126,16 @@ class Performer:
         except CacheTrouble as error:
             self._trouble(error)
             return None
+
+    def _get_stale(self, step: steps.GetStale) -> Entry | None:
+        try:
+            entry = self.store.get(step.key, stale_s=step.stale_s)
+        except CacheTrouble as error:
+            self._trouble(error)
+            return None
+        if entry is not None:
+            self.emit(Event("served_stale", f"an expired answer was served: {step.why}"))
+        return entry
 
     def _write(self, step: steps.Write) -> bool:
         try:

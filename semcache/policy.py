@@ -85,6 +85,7 @@ class Override:
     guards: tuple[str, ...] | None = None
     ttl: float | None = None
     time_bound_ttl: float | None = None
+    stale_if_error: float | None = None
     semantic: bool | None = None
     mode: Mode | None = None
 
@@ -124,6 +125,10 @@ class Policy:
         time_bound_ttl: The same for a question about now ("what time is it", "the latest news"), whatever longer time
             the policy or the caller gives. Nor does an older answer to another question serve it. A minute, since a
             clock is told by the minute; ``inf`` treats such questions as all others.
+        stale_if_error: Seconds past its time for which an answer of the exact tier may still be served when the
+            upstream fails (it raises, or says 5xx; not 4xx), as in RFC 5861; ``None`` hands on the failure. An SDK's
+            own retries then do not come to pass. Not for questions about now, nor for callers who asked for a fresh
+            answer.
         secrets: What becomes of a request that holds a key, token, password in a URL or card number: ``"bypass"``, not
             looked up and not kept; ``"redact"``, masked and only matched exactly; ``"allow"``, no check. An answer
             that holds one is never kept, unless all is allowed. See ``docs/privacy.md``.
@@ -161,6 +166,7 @@ class Policy:
     verify_within_s: float = 2.0
     ttl: float | None = None
     time_bound_ttl: float = 60.0
+    stale_if_error: float | None = None
     secrets: Secrets = "bypass"
     emails_are_secret: bool = False
     audit_rate: float = 0.0
@@ -266,6 +272,16 @@ class Policy:
         override = self.namespaces.get(namespace)
         return self.time_bound_ttl if override is None or override.time_bound_ttl is None else override.time_bound_ttl
 
+    def stale_if_error_for(self, namespace: str) -> float:
+        override = self.namespaces.get(namespace)
+        least = None if override is None else override.stale_if_error
+        return (self.stale_if_error if least is None else least) or 0.0
+
+    @property
+    def longest_stale(self) -> float:
+        """Seconds for which a store has to keep what has expired."""
+        return max(self.stale_if_error or 0.0, *(self.stale_if_error_for(name) for name in self.namespaces), 0.0)
+
     def guards_for(self, namespace: str) -> tuple[str, ...]:
         override = self.namespaces.get(namespace)
         return self.guards if override is None or override.guards is None else override.guards
@@ -341,6 +357,11 @@ def ttl_for(policy: Policy, request: Request, namespace: str, asked: float | Non
     ttl = ttl if asked is None else asked
     limit = max_age(policy, request, namespace)
     return ttl if limit == math.inf else min(limit, math.inf if ttl is None else ttl)
+
+
+def stale_for(policy: Policy, request: Request, namespace: str) -> float:
+    """Seconds past its time for which the answer to a request may be served when the upstream fails."""
+    return policy.stale_if_error_for(namespace) if max_age(policy, request, namespace) == math.inf else 0.0
 
 
 def judge(

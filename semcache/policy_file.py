@@ -25,6 +25,7 @@ _RULES: Final[_Fields] = {
     "guards": "names",
     "ttl": "number",
     "time_bound_ttl": "number",
+    "stale_if_error": "number",
     "semantic": "switch",
     "mode": "text",
 }

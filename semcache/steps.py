@@ -60,6 +60,17 @@ class Verify(NamedTuple):
     tags: tuple[str, ...] = ()
 
 
+class GetStale(NamedTuple):
+    """Answer: the ``Entry`` of the key, though it expired up to ``stale_s`` seconds ago; ``None`` if there is none.
+
+    ``why``: how the upstream failed, for the event.
+    """
+
+    key: Key
+    stale_s: float
+    why: str
+
+
 class MarkPrompt(NamedTuple):
     """Answer: the prompt as ``Marked`` for the provider's cache; ``None`` if it has none, or on trouble."""
 
@@ -68,7 +79,10 @@ class MarkPrompt(NamedTuple):
 
 
 class CallUpstream(NamedTuple):
-    """Answer: the upstream's complete ``Reply``. ``body`` is to be sent instead of the caller's, if it is set."""
+    """Answer: the upstream's complete ``Reply``, or the exception that it raised is thrown into the flow.
+
+    ``body`` is to be sent instead of the caller's, if it is set.
+    """
 
     body: Mapping[str, Any] | None = None
 
@@ -86,7 +100,7 @@ class Write(NamedTuple):
     entry: Entry
 
 
-Step = GetExact | Join | Rewrite | Embed | Search | Verify | MarkPrompt | CallUpstream | Reconcile | Write
+Step = GetExact | Join | Rewrite | Embed | Search | Verify | MarkPrompt | CallUpstream | Reconcile | GetStale | Write
 
 
 class Lead(Protocol):

@@ -140,6 +140,7 @@ class Reply(NamedTuple):
         keep: Whether, and in which tiers, the answer may be kept.
         reason: Why it may not be kept (or only exactly); empty when ``keep`` is ``"all"``.
         failed: An error answer: followers must not share it.
+        outage: The upstream itself is in trouble (status 5xx), so that an expired answer may be served instead.
     """
 
     value: Any
@@ -148,6 +149,7 @@ class Reply(NamedTuple):
     keep: Keep = "all"
     reason: str = ""
     failed: bool = False
+    outage: bool = False
 
 
 class Candidate(NamedTuple):
@@ -294,7 +296,7 @@ class Outcome:
         reason: Why a call was bypassed, missed, or not stored.
         entry_id: The entry that answered, or that was written.
         age_s: Seconds since the served entry was stored.
-        ttl_s: Seconds that the served or stored entry still lives; ``None`` if for ever.
+        ttl_s: Seconds that the served or stored entry still lives, negative for a stale one; ``None`` if for ever.
         usage: Tokens of the call: spent on a miss, saved on a hit.
         expected_read_tokens: Input tokens that the provider was expected to hold in its prompt cache at that moment,
             whether it was called or not; ``None`` if it cannot be told.

@@ -50,7 +50,8 @@ class Exchange:
     def reply(self, response: Response) -> Reply:
         """A response that has been read."""
         if response.status_code != 200:
-            return Reply(response, None, keep="never", reason=f"status {response.status_code}", failed=True)
+            status = response.status_code
+            return Reply(response, None, keep="never", reason=f"status {status}", failed=True, outage=status >= 500)
         body = loads_object(response.content)
         if body is None:
             return Reply(response, None, keep="never", reason="not a JSON object")

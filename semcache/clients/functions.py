@@ -11,11 +11,12 @@ import copy
 import functools
 import hashlib
 import inspect
+import itertools
 import math
 import os
 import types
 import typing
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
@@ -91,7 +92,7 @@ def _wrap_generator(function: Callable[..., Any], engine: Engine, edge: _Edge) -
     later = functools.partial
 
     def call(args: Any, kwargs: Any) -> StreamReply:
-        chunks = function(*args, **kwargs)
+        chunks = _begun(function(*args, **kwargs))
         return StreamReply(chunks, lambda: edge.reply(list(chunks)))
 
     def wrapper(*args: Any, **kwargs: Any) -> Iterator[Any]:
@@ -118,7 +119,7 @@ def _wrap_async_generator(function: Callable[..., Any], engine: Engine, edge: _E
     later = functools.partial
 
     async def call(args: Any, kwargs: Any) -> StreamReply:
-        chunks = function(*args, **kwargs)
+        chunks = await _abegun(function(*args, **kwargs))
 
         async def drain() -> Reply:
             return edge.reply([chunk async for chunk in chunks])
@@ -145,6 +146,36 @@ def _wrap_async_generator(function: Callable[..., Any], engine: Engine, edge: _E
         await served.pending.acomplete(edge.reply(chunks))
 
     return wrapper
+
+
+def _begun(chunks: Any) -> Iterator[Any]:
+    """A generator that has given its first chunk, so that one that fails at once fails as a call does."""
+    first = list(itertools.islice(chunks, 1))
+
+    def all_chunks() -> Iterator[Any]:
+        try:
+            yield from first
+            yield from chunks
+        finally:
+            chunks.close()
+
+    return all_chunks()
+
+
+async def _abegun(chunks: Any) -> AsyncGenerator[Any, None]:
+    end = object()
+    first = await anext(chunks, end)
+
+    async def all_chunks() -> AsyncGenerator[Any, None]:
+        try:
+            if first is not end:
+                yield first
+            async for chunk in chunks:
+                yield chunk
+        finally:
+            await chunks.aclose()
+
+    return all_chunks()
 
 
 def _copied(call: Callable[[Any, Any], Any], args: Any, kwargs: Any) -> Callable[[], Any]:

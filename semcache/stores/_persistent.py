@@ -22,6 +22,7 @@ class PersistentStore(ABC):
 
     def __init__(self, key: KeySource | None = None) -> None:
         self.on_event: Callable[[Event], None] = log_event
+        self.keep_expired_s = 0.0
         self._keyring = None if key is None else Keyring(key)
         self._locked_told: set[str] = set()
 
@@ -55,8 +56,8 @@ class PersistentStore(ABC):
         """A selector in the names that are written beside the entries; an entry may match any of them."""
         return [selector] if self._keyring is None else self._keyring.selectors(selector)
 
-    def get(self, key: Key) -> Entry | None:
-        entry = self._read(key.id, self._load(key.id))
+    def get(self, key: Key, *, stale_s: float = 0.0) -> Entry | None:
+        entry = self._read(key.id, self._load(key.id), stale_s)
         if entry is None or entry.key.canonical == key.canonical:
             return entry
         self.on_event(Event("collision", f"two requests with the id {key.id:x}"))
@@ -65,7 +66,7 @@ class PersistentStore(ABC):
     def fetch(self, ids: Sequence[int]) -> list[Entry | None]:
         return [self._read(id, data) for id, data in zip(ids, self._load_many(ids), strict=True)]
 
-    def _read(self, id: int, data: bytes | None) -> Entry | None:
+    def _read(self, id: int, data: bytes | None, stale_s: float = 0.0) -> Entry | None:
         if data is None:
             return None
         try:
@@ -77,7 +78,7 @@ class PersistentStore(ABC):
             self._forget((id,))
             self.on_event(Event("entry_damaged", f"entry {id:x}: {error}", error))
             return None
-        return None if entry.expired(time.time()) else entry
+        return None if entry.expired(time.time() - stale_s) else entry
 
     def _open(self, id: int, data: bytes) -> bytes:
         if self._keyring is not None:

@@ -98,6 +98,8 @@ class Store(Protocol):
       and is reported to ``on_event`` as ``collision``.
     - ``get`` and ``fetch`` never return an expired entry, and never a torn one: bytes that cannot be read are
       absent, are removed, and are reported as ``entry_damaged``.
+    - ``get`` with ``stale_s`` returns one that expired less than so many seconds ago; it is kept that long, if that is
+      not longer than ``keep_expired_s``.
     - ``put`` replaces what is in the slot. When it returns, the entry survives ``kill -9`` (persistent stores)
       and is visible to every process on the store.
     - Entries may vanish at any time (TTL, capacity, another process).
@@ -114,16 +116,17 @@ class Store(Protocol):
     - Ledger counters are added up atomically across processes.
 
     ``inline_reads`` / ``inline_writes``: whether the call is quick enough (tens of microseconds, no network) to
-    run on an event loop's own thread. ``on_event`` takes what the store has to report beside its answers; it is
-    set by the cache that uses the store.
+    run on an event loop's own thread. ``on_event`` takes what the store has to report beside its answers, and
+    ``keep_expired_s`` is for how many seconds expired entries are kept: both are set by the cache that uses the store.
     """
 
     inline_reads: bool
     inline_writes: bool
     on_event: Callable[[Event], None]
+    keep_expired_s: float
 
-    def get(self, key: Key) -> Entry | None:
-        """The live entry of this key. One round trip."""
+    def get(self, key: Key, *, stale_s: float = 0.0) -> Entry | None:
+        """The live entry of this key, or one that expired less than ``stale_s`` seconds ago. One round trip."""
 
     def fetch(self, ids: Sequence[int]) -> list[Entry | None]:
         """Live entries by id, in order; ``None`` for those that are gone. One round trip."""

@@ -51,6 +51,7 @@ class MemoryStore:
             if bound is not None and bound < 1:
                 raise ConfigurationError(f"{name} must be at least 1, not {bound}")
         self.on_event: Callable[[Event], None] = log_event
+        self.keep_expired_s = 0.0
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._clock = clock
@@ -67,9 +68,9 @@ class MemoryStore:
 
     # Reading ------------------------------------------------------------------------------------------------------
 
-    def get(self, key: Key) -> Entry | None:
+    def get(self, key: Key, *, stale_s: float = 0.0) -> Entry | None:
         with self._lock:
-            entry = self._live(key.id)
+            entry = self._live(key.id, stale_s)
         if entry is None or entry.key.canonical == key.canonical:
             return entry
         self.on_event(Event("collision", f"two requests with the id {key.id:x}"))
@@ -79,12 +80,13 @@ class MemoryStore:
         with self._lock:
             return [self._live(id) for id in ids]
 
-    def _live(self, id: int) -> Entry | None:
+    def _live(self, id: int, stale_s: float = 0.0) -> Entry | None:
         entry = self._entries.get(id)
         if entry is None:
             return None
-        if entry.expires_at is not None and self._clock() >= entry.expires_at:
-            self._remove((id,))
+        if entry.expires_at is not None and (late := self._clock() - entry.expires_at) >= stale_s:
+            if late >= self.keep_expired_s:
+                self._remove((id,))
             return None
         self._entries.move_to_end(id)
         return entry
@@ -114,7 +116,7 @@ class MemoryStore:
             self._shrink()
 
     def _shrink(self) -> None:
-        now = self._clock()
+        now = self._clock() - self.keep_expired_s
         self._remove([id for id, entry in islice(self._entries.items(), 4) if entry.expired(now)])
         while (self._max_entries is not None and len(self._entries) > self._max_entries) or (
             self._max_bytes is not None and self._bytes > self._max_bytes

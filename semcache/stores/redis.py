@@ -211,7 +211,7 @@ class RedisStore(PersistentStore):
         id, embedder = entry.key.id, 0 if entry.vector is None else _feed.embedder_number(entry.fingerprint)
         keep: tuple[Any, ...] = ("SET", self._key(id), self._write(entry))
         if entry.expires_at is not None:
-            keep += ("PX", max(1, round((entry.expires_at - time.time()) * 1000)))
+            keep += ("PX", max(1, round((entry.expires_at + self.keep_expired_s - time.time()) * 1000)))
         tell = (
             ("HSET", self._index, _ID.pack(id), self._card(entry, embedder)),
             self._log_command("a", _ADDED.pack(id, embedder)),
@@ -240,14 +240,14 @@ class RedisStore(PersistentStore):
         """Take the cards of some expired entries out of the index."""
         at, page = self._call(self._client.hscan, self._index, self._sweep_at, count=_SWEEP_COUNT)
         self._sweep_at = int(at)
-        now = time.time()
+        now = time.time() - self.keep_expired_s
         self._forget([_ID.unpack(field)[0] for field, card in page.items() if _read_card(card).expires_at <= now])
 
     def delete(self, selector: Selector) -> int:
         selector.check()
         if selector.ids is not None and selector == Selector(ids=selector.ids):
             return self._forget(selector.ids)
-        return self._forget_all(self._carded(selector, self._cards()))
+        return self._forget_all(self._carded(selector, self._cards(live=False)))  # what has expired may still be served
 
     def erase(self, selector: Selector) -> int:
         """As :meth:`delete`, with what the index does not know of (entries whose cards were evicted, cards of entries

@@ -154,7 +154,7 @@ class SqliteStore(PersistentStore):
 
     def _shrink(self, db: sqlite3.Connection) -> None:
         expired = "SELECT seq FROM entries WHERE expires_at <= ? LIMIT ?"
-        _remove(db, [seq for (seq,) in db.execute(expired, (time.time(), _STEP))])
+        _remove(db, [seq for (seq,) in db.execute(expired, (time.time() - self.keep_expired_s, _STEP))])
         entries, size = db.execute("SELECT entries, bytes FROM meta").fetchone()
         surplus = []
         if not self._fits(entries, size):

@@ -206,6 +206,25 @@ class StoreContract:
         assert store.fetch([late.key.id, soon.key.id, never.key.id]) == [None, None, as_stored(never)]
         assert events == []
 
+    def test_an_expired_entry_can_be_asked_for(self, store: Store) -> None:
+        store.keep_expired_s = 60.0
+        late, later, live = make_entry(ttl=-1), make_entry(ttl=-30), make_entry(ttl=60)
+        for entry in (late, later, live, *(make_entry(f"question {i}", vector=None) for i in range(200))):
+            store.put(entry)  # many, so that those that look for expired ones come by
+        for entry, stale_s in ((late, 10.0), (later, 31.0), (live, 10.0)):
+            assert store.get(entry.key, stale_s=stale_s) == as_stored(entry)
+        assert store.get(late.key) is None
+        assert store.get(later.key, stale_s=10.0) is None
+        assert store.fetch([late.key.id]) == [None]
+        assert set(Follower(store).follow().vectors) == {live.key.id}
+
+    def test_what_is_deleted_cannot_be_asked_for_though_it_had_expired(self, store: Store) -> None:
+        store.keep_expired_s = 60.0
+        entry = make_entry(ttl=-1, tags=("red",))
+        store.put(entry)
+        assert store.delete(Selector(tag="red")) == 1
+        assert store.get(entry.key, stale_s=60.0) is None
+
     def test_the_extremes_of_ids_are_kept(self, store: Store) -> None:
         for id in (0, 2**63 - 1):
             entry = make_entry(id=id)
