@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -26,6 +27,8 @@ _RECORDED = 20_000
 _CHAT = {openai.CHAT_PATH: openai, responses.RESPONSES_PATH: responses, anthropic.MESSAGES_PATH: anthropic}
 # Those whose paths name the model.
 _ROUTED = (gemini, bedrock, Invoke(), Vertex())
+# Azure's deployments have OpenAI's endpoints.
+_AZURE = re.compile(r"^/openai(/v1|/deployments/[^/]+)?(?=/)")
 _EVENTS = "text/event-stream; charset=utf-8"
 
 
@@ -106,8 +109,9 @@ class Handler(BaseHTTPRequestHandler):
         if path == CONTROL_PATH:
             self._json(200, self.server.state.control(json.loads(data)))
             return
-        wire, named = _wire(path)
         fault, pace = self.server.state.arrive(path, dict(self.headers.items()), data.decode(errors="replace"))
+        path = _AZURE.sub("/v1", path)
+        wire, named = _wire(path)
         time.sleep(fault.stall_s)
         if fault.status is not None:
             message = fault.message or f"This {fault.status} was asked for."

@@ -93,15 +93,17 @@ class BedrockConverse:
         usage = body.get("usage")
         if not isinstance(usage, Mapping):
             return None
-        details = usage.get("cacheDetails")
-        by_ttl = sum(count(detail, "inputTokens") for detail in details) if isinstance(details, list) else 0
-        read, write = count(usage, "cacheReadInputTokens"), count(usage, "cacheWriteInputTokens") or by_ttl
+        details = usage.get("cacheDetails") or ()
+        by_ttl = {field(detail, "ttl"): count(detail, "inputTokens") for detail in details}
+        read = count(usage, "cacheReadInputTokens")
+        write = count(usage, "cacheWriteInputTokens") or sum(by_ttl.values())
         return Usage(
             # Bedrock counts the cached tokens beside the input, not in it.
             input_tokens=count(usage, "inputTokens") + read + write,
             output_tokens=count(usage, "outputTokens"),
             cache_read_tokens=read,
             cache_write_tokens=write,
+            cache_write_long_tokens=by_ttl.get("1h", 0),
         )
 
     def recorder(self, body: Mapping[str, Any], sent: Mapping[str, Any] | None = None) -> Recorder:
