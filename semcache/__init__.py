@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from semcache._version import __version__
 
 if TYPE_CHECKING:
+    from semcache.budgets import Budget, BudgetState
     from semcache.cache import AsyncSemanticCache, CacheStats, Lookup, SemanticCache
-    from semcache.errors import ConfigurationError, SemcacheError
+    from semcache.errors import BudgetExceeded, ConfigurationError, SemcacheError
     from semcache.flow import Explanation
     from semcache.keys import Difference
     from semcache.ledger import Ledger
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 _HOME = {
     "AsyncSemanticCache": "cache",
+    "Budget": "budgets",
+    "BudgetExceeded": "errors",
+    "BudgetState": "budgets",
     "CacheStats": "cache",
     "ConfigurationError": "errors",
     "Decision": "types",
@@ -47,6 +51,9 @@ _HOME = {
 
 __all__ = [
     "AsyncSemanticCache",
+    "Budget",
+    "BudgetExceeded",
+    "BudgetState",
     "CacheStats",
     "ConfigurationError",
     "Decision",

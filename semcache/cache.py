@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from semcache_indexes import VectorIndex
     from typing_extensions import Self
 
+    from semcache.budgets import Budget, BudgetState
     from semcache.flow import Explanation
     from semcache.ledger import Ledger
     from semcache.ledger import Stats as LedgerStats
     from semcache.live.answers import Judge
     from semcache.live.record import Standing
     from semcache.policy import Policy
+    from semcache.prices import Prices
     from semcache.stores.base import Selector, Store, StoreStats
 
 T = TypeVar("T")
@@ -55,6 +57,8 @@ class CacheStats(NamedTuple):
     in_flight: int
     live: Mapping[str, Standing]
     """How each namespace stands of which audits or reports have told anything."""
+    budgets: Sequence[BudgetState]
+    """How each budget of this cache stands today."""
 
 
 class _Cache:
@@ -78,6 +82,8 @@ class _Cache:
             others nothing is known.
         prompt_cache: Whether misses get marks for the provider's prompt cache where that pays, at hosts whose rules are
             known (``docs/prompt-caching.md``).
+        prices: A ``Prices``, or the path of a price file (``docs/savings.md``).
+        budgets: What calls upstream may cost in a day: a ``Budget``, or several.
 
     Raises:
         ConfigurationError: The arguments cannot work together, or no embedder is installed.
@@ -95,9 +101,13 @@ class _Cache:
         clock: Callable[[], float] = time.time,
         judge: Judge | None = None,
         prompt_cache: bool = True,
+        prices: Prices | str | Path | None = None,
+        budgets: Budget | Sequence[Budget] = (),
     ) -> None:
+        from semcache.budgets import Budget
         from semcache.ledger import Ledger
         from semcache.policy import Policy
+        from semcache.prices import Prices
         from semcache.semantic import open_tier
         from semcache.stores import open_store
 
@@ -111,7 +121,9 @@ class _Cache:
         if policy.max_false_hit_rate is not None and judge is None:
             raise ConfigurationError("max_false_hit_rate needs a judge, or no answer would ever be found wrong")
         if ledger is None:
-            ledger = Ledger()
+            ledger = Ledger(prices=prices if isinstance(prices, Prices) else Prices(prices))
+        elif prices is not None:
+            raise ConfigurationError("prices are those of the ledger: give them to Ledger(prices=…)")
         ledger.attach(opened, self._event_hooks)
         self.engine = Engine(
             store=opened,
@@ -124,6 +136,7 @@ class _Cache:
             clock=clock,
             judge=judge,
             prompt_cache=prompt_cache,
+            budgets=(budgets,) if isinstance(budgets, Budget) else tuple(budgets),
         )
 
     @classmethod
@@ -266,6 +279,7 @@ class _Cache:
             0 if index is None else len(index),
             len(self.engine.performer.flights),
             self.engine.evidence.standings(),
+            self.engine.budgets.states(),
         )
 
 

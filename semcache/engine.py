@@ -6,18 +6,18 @@ What the upstream raises leaves the engine as the same object.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from semcache import flow as flows
 from semcache import steps
 from semcache._fork import renew_in_child
+from semcache.budgets import Budgets
 from semcache.context import loosen
-from semcache.errors import (
-    CanonicalError,
-)
+from semcache.errors import BudgetExceeded, CanonicalError
 from semcache.events import EventHook, Hook, emit, logger
 from semcache.keys import make_key
 from semcache.live.audit import Auditor, Later
@@ -31,6 +31,7 @@ from semcache.served import Pending, Served, last
 from semcache.types import Event, Outcome, Reply, Request
 
 if TYPE_CHECKING:
+    from semcache.budgets import Budget
     from semcache.flow import Answered, Call, Flow
     from semcache.ledger import Ledger
     from semcache.live.answers import Judge
@@ -51,6 +52,7 @@ class Engine:
         clock: Unix seconds, from which entries get their age. A replay gives the time of its log.
         judge: Of audits, where the policy has an ``audit_rate``.
         prompt_cache: Whether misses get marks for the provider's prompt cache.
+        budgets: What calls upstream may cost.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Engine:
         clock: Callable[[], float] = time.time,
         judge: Judge | None = None,
         prompt_cache: bool = True,
+        budgets: Sequence[Budget] = (),
     ) -> None:
         self.store = store
         self.semantic = semantic
@@ -79,6 +82,9 @@ class Engine:
         self.event_hooks = event_hooks
         self.clock = clock
         self.evidence = Evidence(store, policy, self.emit)
+        self.budgets = Budgets(budgets, store, self.emit)
+        if budgets:
+            ledger.on_paid.append(self.budgets.paid)
         self.auditor: Auditor | None = None
         if policy.audit_rate > 0.0:
             self.auditor = Auditor(policy.audit_rate, judge, self.evidence, ledger, self.mark_wrong, self.emit)
@@ -115,7 +121,7 @@ class Engine:
         """
         ctx = self.context(request, refresh=refresh, prompt=prompt)
         served = self._drive(ctx, flows.call(ctx), call)
-        if self.auditor is not None:
+        if self.auditor is not None and not self.budgets.exceeded(ctx.namespace):
             self.auditor.consider(ctx, call, later)
         return served
 
@@ -131,7 +137,7 @@ class Engine:
         """As :meth:`run`, for an event loop."""
         ctx = self.context(request, refresh=refresh, prompt=prompt)
         served = await self._adrive(ctx, flows.call(ctx), call)
-        if self.auditor is not None:
+        if self.auditor is not None and not self.budgets.exceeded(ctx.namespace):
             self.auditor.consider(ctx, call, later, awaits=True)
         return served
 
@@ -187,6 +193,7 @@ class Engine:
         if self.auditor is not None:
             self.auditor.close()
         self.evidence.close()
+        self.budgets.close()
         self.ledger.close()
         if self.semantic is not None:
             self.semantic.close()
@@ -216,6 +223,7 @@ class Engine:
                     answer = self.performer.step(step)
                     continue
                 try:
+                    self.budgets.admit(ctx.namespace)
                     answer = call() if step.body is None else call(step.body)
                 except _OF_GENERATORS:
                     raise  # thrown into a generator they would become another exception
@@ -242,6 +250,9 @@ class Engine:
                     answer = await self.performer.astep(step)
                     continue
                 try:
+                    if self.budgets.must_look and not self.store.inline_reads:
+                        await asyncio.to_thread(self.budgets.look)
+                    self.budgets.admit(ctx.namespace)
                     answer = await (call() if step.body is None else call(step.body))
                 except _OF_GENERATORS:
                     raise  # thrown into a generator they would become another exception
@@ -265,7 +276,8 @@ class Engine:
     def _broken(self, ctx: Call, flow: Flow, error: BaseException) -> None:
         """The upstream raised, or the caller was cancelled: let the flow leave its flight."""
         flow.close()
-        ctx.outcome.reason = f"upstream raised {type(error).__name__}"
+        refused = ctx.outcome.refused = isinstance(error, BudgetExceeded)
+        ctx.outcome.reason = "over budget" if refused else f"upstream raised {type(error).__name__}"
         self.done(ctx)
 
     def context(self, request: Request, *, refresh: bool = False, prompt: Prompt | None = None) -> Call:

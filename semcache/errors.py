@@ -6,6 +6,7 @@
     ├── ConfigurationError      wrong arguments, a bad policy file: raised when the object is built
     │   └── MissingExtraError   an optional dependency is needed; the message names the extra
     ├── InputError              a bad line in a log or file given to a command (CLI exit code 2)
+    ├── BudgetExceeded          a budget is used up: the call was not made
     ├── CanonicalError          a request that has no canonical form (NaN, a non-JSON value): it is bypassed
     └── CacheTrouble            never reaches a caller of a wrapped client: a miss and an event instead
         ├── StoreError          a store failed or ran over its time budget
@@ -62,6 +63,19 @@ class InputError(SemcacheError, ValueError):
 
 class CanonicalError(SemcacheError, ValueError):
     """A request that has no canonical form, so it can be neither keyed nor compared."""
+
+
+class BudgetExceeded(SemcacheError):
+    """A :class:`~semcache.budgets.Budget` is used up, nothing stored answers, and the call was not made.
+
+    Args:
+        message: Which budget, and what is spent.
+        cache_only: The budget says ``on_exceed="cache-only"``.
+    """
+
+    def __init__(self, message: str, *, cache_only: bool = False) -> None:
+        super().__init__(message)
+        self.cache_only = cache_only
 
 
 class CacheTrouble(SemcacheError):

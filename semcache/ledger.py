@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Final
 
+from semcache._fork import renew_in_child
 from semcache.book_rows import PREFIX, Row, RowKey, Stats, decode, encode
 from semcache.books import Books, Line, Overhead
 from semcache.events import EventHook, emit
+from semcache.flusher import flusher
 from semcache.prices import Prices
 from semcache.types import Event, Outcome, Usage
 
 if TYPE_CHECKING:
     from semcache.stores.base import Store
 
-__all__ = ["FLUSH_INTERVAL_S", "ROWS_A_DAY", "Books", "Ledger", "Row", "Stats"]
-
-FLUSH_INTERVAL_S: Final = 1.0
+__all__ = ["ROWS_A_DAY", "Books", "Ledger", "Row", "Stats"]
 
 ROWS_A_DAY: Final = 10_000
 """Namespaces and models may come from callers. Beyond so many pairs a day, a process books the rest as ``OTHER``."""
@@ -46,6 +43,8 @@ class Ledger:
         prices: Prices of models; by default the table of this package.
         on_event: Hooks for trouble.
         clock: Unix seconds; replaced in tests.
+
+    ``on_paid``: called with namespace and micro-dollars (``None``: no known price) of each call that was paid for.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class Ledger:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.prices = Prices() if prices is None else prices
-        self.on_paid: Callable[[str, int | None], None] = lambda namespace, usd_micro: None
+        self.on_paid: list[Callable[[str, int | None], None]] = []
         self._store = store
         self._on_event = on_event
         self._clock = clock
@@ -67,7 +66,7 @@ class Ledger:
         self._writing = threading.Lock()
         self._awaited = False
         self._failing = False
-        _flusher.know(self)
+        renew_in_child(self)
 
     def attach(self, store: Store, on_event: Iterable[EventHook] = ()) -> None:
         """Use this store and these hooks, unless the ledger was built with a store."""
@@ -79,8 +78,8 @@ class Ledger:
         """Book one finished call; prices it (``outcome.usd_micro``) if that has not been done."""
         self._price(outcome)
         self._add(outcome.namespace, outcome.model, lambda books: books.enter(outcome))
-        if outcome.spent:
-            self.on_paid(outcome.namespace, outcome.usd_micro)
+        if outcome.spent and outcome.usage is not None:
+            self._tell_paid(outcome.namespace, outcome.usd_micro)
 
     def record_overhead(
         self, kind: Overhead, namespace: str, model: str | None, usage: Usage | None, usd_micro: int | None = None
@@ -99,11 +98,15 @@ class Ledger:
             line.enter(usage, usd_micro)
 
         self._add(namespace, model, enter)
-        self.on_paid(namespace, usd_micro)
+        self._tell_paid(namespace, usd_micro)
 
     def record_audit(self, namespace: str, model: str | None, usage: Usage | None) -> None:
         """Book what one audit call cost."""
         self.record_overhead("audit", namespace, model, usage)
+
+    def _tell_paid(self, namespace: str, usd_micro: int | None) -> None:
+        for hook in self.on_paid:
+            hook(namespace, usd_micro)
 
     def _price(self, outcome: Outcome) -> None:
         price, usage, would = self.prices.find(outcome.model), outcome.usage, outcome.would_serve
@@ -187,12 +190,12 @@ class Ledger:
     def close(self) -> None:
         """Write what is pending; a store that fails now is not tried again. Closing twice does nothing."""
         if not self.flush():
-            _flusher.forget(self)
+            flusher.forget(self)
             emit(self._on_event, Event("ledger_error", "closed with counts that could not be written"))
 
     def _await_flush(self) -> None:
         self._awaited = True
-        _flusher.wake(self)
+        flusher.wake(self)
 
     def _take_back(self, unwritten: dict[RowKey, Books], error: Exception) -> None:
         with self._lock:
@@ -205,64 +208,9 @@ class Ledger:
             message = f"the ledger could not be written, its counts are kept and tried again: {error}"
             emit(self._on_event, Event("ledger_error", message, error))
 
-    def _reset_after_fork(self) -> None:
+    def after_fork(self) -> None:
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._awaited = False
         if self._store is not None:
             self._pending = {}
-
-
-class _Flusher:
-    """One daemon thread for all ledgers of the process; it sleeps while there is nothing to write."""
-
-    def __init__(self) -> None:
-        self._known: weakref.WeakSet[Ledger] = weakref.WeakSet()
-        self._reset()
-
-    def _reset(self) -> None:
-        self._lock = threading.Lock()
-        self._work = threading.Event()
-        self._thread: threading.Thread | None = None
-        # Strong references: a ledger that was dropped without being closed still gets its counts written.
-        self._waiting: set[Ledger] = set()
-
-    def know(self, ledger: Ledger) -> None:
-        with self._lock:
-            self._known.add(ledger)
-
-    def wake(self, ledger: Ledger) -> None:
-        with self._lock:
-            self._waiting.add(ledger)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="semcache-ledger", daemon=True)
-                self._thread.start()
-        self._work.set()
-
-    def forget(self, ledger: Ledger) -> None:
-        with self._lock:
-            self._waiting.discard(ledger)
-
-    def flush_waiting(self) -> None:
-        with self._lock:
-            waiting, self._waiting = self._waiting, set()
-        for ledger in waiting:
-            ledger.flush()
-
-    def reset_after_fork(self) -> None:
-        self._reset()
-        for ledger in list(self._known):
-            ledger._reset_after_fork()
-
-    def _run(self) -> None:
-        while True:
-            self._work.wait()
-            time.sleep(FLUSH_INTERVAL_S)
-            self._work.clear()
-            self.flush_waiting()
-
-
-_flusher = _Flusher()
-atexit.register(_flusher.flush_waiting)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_flusher.reset_after_fork)

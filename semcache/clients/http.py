@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from semcache.clients._exchange import Exchange, Recording, adrain, atee, drain, library, library_name, tee
-from semcache.errors import ConfigurationError
+from semcache.errors import BudgetExceeded, ConfigurationError
 from semcache.prompt_cache.rules import checked_vendor
 from semcache.steps import StreamReply
 from semcache.types import Prompt, Reply
@@ -104,12 +104,15 @@ class CacheTransport:
         exchange = None if codec is None else self._edge.open(codec, request, request.read())
         if exchange is None:
             return self._send(request)
-        served = self._engine.run(
-            exchange.request,
-            functools.partial(self._call, exchange, request),
-            refresh=exchange.refresh,
-            prompt=exchange.prompt,
-        )
+        try:
+            served = self._engine.run(
+                exchange.request,
+                functools.partial(self._call, exchange, request),
+                refresh=exchange.refresh,
+                prompt=exchange.prompt,
+            )
+        except BudgetExceeded as error:
+            return self._edge.refused(error)
         if served.pending is None:
             return self._edge.answer(exchange, served)
         recording = Recording(exchange, served.pending)
@@ -169,12 +172,15 @@ class AsyncCacheTransport:
         exchange = None if codec is None else self._edge.open(codec, request, await request.aread())
         if exchange is None:
             return await self._send(request)
-        served = await self._engine.arun(
-            exchange.request,
-            functools.partial(self._call, exchange, request),
-            refresh=exchange.refresh,
-            prompt=exchange.prompt,
-        )
+        try:
+            served = await self._engine.arun(
+                exchange.request,
+                functools.partial(self._call, exchange, request),
+                refresh=exchange.refresh,
+                prompt=exchange.prompt,
+            )
+        except BudgetExceeded as error:
+            return self._edge.refused(error)
         if served.pending is None:
             return self._edge.answer(exchange, served)
         recording = Recording(exchange, served.pending)
@@ -297,6 +303,17 @@ class _Edge:
             kind = exchange.codec.stream_type
             body = self.library.Replay(exchange.codec.replay(stored, exchange.body))
         response: httpx2.Response = module.Response(200, headers={"content-type": kind, HEADER: status}, stream=body)
+        return response
+
+    def refused(self, error: BudgetExceeded) -> httpx2.Response:
+        """What an SDK makes an error of its own from, at once: what is raised it would take for a lost connection."""
+        status = 504 if error.cache_only else 402  # RFC 9111, section 5.2.1.7, of only-if-cached
+        told = {"type": "budget_exceeded", "code": status, "status": "BUDGET_EXCEEDED", "message": str(error)}
+        response: httpx2.Response = self.library.module.Response(
+            status,
+            headers={"content-type": "application/json", "x-should-retry": "false"},
+            content=dumps({"type": "error", "error": told}),
+        )
         return response
 
     def response(self, exchange: Exchange, served: Served, upstream: httpx2.Response, body: Any) -> httpx2.Response:
