@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from benchmarks.rows import emit
+from benchmarks.rows import emit, provenance, put_table
 from semcache import Policy, SemanticCache
 from semcache.context import MODES, Context, Turns, alone, loosen, windowed
 from semcache.guards import fold
@@ -147,33 +148,49 @@ def embedded(request: Request, mode: Context, window: int, one: Asked) -> str:
     return windowed(request.history, text, window).embedded if mode == "window" else alone(one.rewrite or text).embedded
 
 
+def measured(name: str, mode: Context, count: Counter[str]) -> str:
+    """One row of the table; the same as JSON goes to standard output."""
+    requests, first = count["requests"], count["first turn wrong"]
+    hits, wrong = (count[f"exact{end}"] + count[f"semantic{end}"] for end in ("", " wrong"))
+    rates = [[wrong / n, *clopper_pearson(wrong, n)] if n else None for n in (hits, requests)]
+    emit(
+        f"context.{name}.{mode}",
+        wrong,
+        "wrong hits",
+        goal=0 if mode == "exact" else None,
+        requests=requests,
+        wrong_in_first_turns=first,
+        hits=hits,
+        exact=count["exact"],
+        hit_rate=round(hits / requests, 4),
+        false_hit_rate=rates[0] and [round(x, 5) for x in rates[0]],
+        unsafe_served_rate=rates[1] and [round(x, 5) for x in rates[1]],
+    )
+    shown = ["{:.3g} ({:.3g}–{:.3g})".format(*(100 * x for x in one)) if one else "–" for one in rates]
+    return f"| {name} | {mode} | {requests:,} | {hits:,} | {wrong:,} | {first:,} | {shown[0]} | {shown[1]} |"
+
+
+HEAD = """\
+| set | context | requests | hits | wrong | of these in first turns | FH, % | USR, % |
+| --- | --- | ---: | ---: | ---: | ---: | --- | --- |"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with chats/ and context/")
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--window", type=int, default=3)
+    parser.add_argument("--write", type=Path, help="put the table between the marks in this file")
     options = parser.parse_args()
+    lines = [HEAD]
     for name in options.sets:
         asked = list(SETS[name](options.data))
-        for mode in options.modes:
-            count = replay(asked, mode, options.window)
-            hits, wrong = (count[f"exact{end}"] + count[f"semantic{end}"] for end in ("", " wrong"))
-            emit(
-                f"context.{name}.{mode}",
-                wrong,
-                "wrong hits",
-                goal=0 if mode == "exact" else None,
-                requests=count["requests"],
-                wrong_in_first_turns=count["first turn wrong"],
-                hits=hits,
-                exact=count["exact"],
-                hit_rate=round(hits / count["requests"], 4),
-                false_hit_rate=[round(x, 4) for x in (wrong / hits, *clopper_pearson(wrong, hits))] if hits else None,
-                unsafe_served_rate=[
-                    round(x, 5) for x in (wrong / count["requests"], *clopper_pearson(wrong, count["requests"]))
-                ],
-            )
+        lines += [measured(name, mode, replay(asked, mode, options.window)) for mode in options.modes]
+    table = "\n".join(lines)
+    if options.write:
+        put_table(options.write, f"{table}\n\nCommit {provenance()['commit']}, {provenance()['when'][:10]}.")
+    print(table, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,20 @@ def emit(name: str, value: float | None, unit: str, *, out: TextIO = sys.stdout,
     print(json.dumps({"name": name, "value": rounded, "unit": unit, **more, **provenance()}), file=out, flush=True)
 
 
+def put_table(path: Path, table: str) -> None:
+    """Put a table between the marks ``<!-- table -->`` and ``<!-- /table -->`` of a page, in place of what is there.
+
+    Raises:
+        ValueError: The page has no such marks.
+    """
+    text = path.read_text(encoding="utf-8")
+    before, begin, rest = text.partition("<!-- table -->\n")
+    _, end, after = rest.partition("<!-- /table -->")
+    if not (begin and end):
+        raise ValueError(f"{path} has no marks for a table")
+    path.write_text(f"{before}{begin}{table}\n{end}{after}", encoding="utf-8")
+
+
 def p50_us(call: Callable[[], object], *, n: int = 2000, warm: int = 50) -> float:
     """Median microseconds of one call."""
     for _ in range(warm):

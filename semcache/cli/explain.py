@@ -77,16 +77,31 @@ def explain(text: str, store_url: str, policy: str | None, scopes: int, as_json:
         cache.engine.store.ping()
         cache.on_event(warn)
         size = cache.engine.store.stats()
-        seen = _ask(cache, text, scopes)
+        refused = _refused(cache, text)
+        seen = [] if refused else _ask(cache, text, scopes)
     seen.sort(key=lambda scope: scope.rank, reverse=True)
     if as_json:
-        print_json({"text": text, "store": size._asdict(), "scopes": [scope.to_dict() for scope in seen]})
+        scopes_seen = [scope.to_dict() for scope in seen]
+        print_json({"text": text, "store": size._asdict(), "reason": refused, "scopes": scopes_seen})
         return
     out = console()
-    if not seen:
+    if refused:
+        out.print(f"No match by meaning, in any scope: {refused}.")
+    elif not seen:
         out.print(f"Miss: {size.kind} store {size.location} has no entry that can match by meaning.")
     for scope in seen:
         _show(out, scope)
+
+
+def _refused(cache: SemanticCache, text: str) -> str:
+    """Why a text is never matched by meaning, whatever is stored; such a text must not reach the embedder."""
+    from semcache.policy import secret_in
+    from semcache.privacy import hides
+    from semcache.steps import UNREADABLE
+
+    refused = secret_in(cache.policy, text.encode("utf-8", "surrogatepass")) or hides(text)
+    semantic = cache.engine.semantic
+    return refused or ("" if semantic is None or semantic.queue.fits(text) else UNREADABLE)
 
 
 def _ask(cache: SemanticCache, text: str, limit: int) -> list[ScopeSeen]:

@@ -211,6 +211,28 @@ def test_explain_asks_so_many_scopes(store: str) -> None:
     assert len(run_json("explain", "x", "--store", store, "--scopes", "1")["scopes"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Is sk-proj-abcdefghijklmnop0123456789 my key?", "secret: API key"),
+        ("Is this hidden\u200b?", "hidden characters"),
+        ("word " * 2000, "the embedder cannot read the whole text"),
+    ],
+)
+def test_explain_embeds_nothing_that_the_cache_would_not(store: str, text: str, reason: str, monkeypatch) -> None:
+    from semcache.embedders.queue import EmbeddingQueue
+
+    embedded: list[str] = []
+    embed = EmbeddingQueue.embed
+    monkeypatch.setattr(EmbeddingQueue, "embed", lambda self, text: embedded.append(text) or embed(self, text))
+    told = run_json("explain", text, "--store", store)
+    assert (told["reason"], told["scopes"]) == (reason, [])
+    assert reason in run("explain", text, "--store", store).stdout
+    assert embedded == []
+    assert run_json("explain", QUESTIONS[0], "--store", store)["reason"] == ""
+    assert QUESTIONS[0] in embedded
+
+
 def test_explain_in_an_empty_store(tmp_path: Path) -> None:
     SqliteStore(tmp_path / "s.db").close()
     url = f"sqlite://{tmp_path}/s.db"
