@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "score": "Judge pairs of texts: would the answer to the second be served to the first?",
     "tune": "Choose thresholds that are shown to keep a budget of wrong hits, and write a policy.",
     "certify": "Check on new data that a policy still keeps its budget of wrong hits.",
+    "batch": "Answer OpenAI batch files from the cache, and send only the rest.",
     "label": "Ask you which pairs of questions share an answer, the most informative first.",
 }
 """Each command with its short help; the module of that name in this package holds the function of that name."""
