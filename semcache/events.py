@@ -26,6 +26,7 @@ EVENT_KINDS: Final = frozenset(
         "audit_error",  # an audit's call or judge failed
         "semantic_off",  # audits have shown a broken budget: the semantic tier of a namespace is off
         "semantic_on",  # it serves again
+        "schema_mismatch",  # a stored answer was not served: it does not keep to the JSON schema asked for
         "served_stale",  # the upstream failed, and an expired answer was served
         "prompt_cache_error",  # a prompt was not planned for the provider's cache; it was sent as it is
         "prompt_cache_cold",  # the provider's cache should have held a prefix, and did not

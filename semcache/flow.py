@@ -22,8 +22,10 @@ from semcache.live.record import MAX_SLACK
 from semcache.outage import is_outage
 from semcache.policy import admit, judge, max_age, secret_in, stale_for, ttl_for
 from semcache.privacy import hides
+from semcache.schemas import demanded
 from semcache.steps import (
     CallUpstream,
+    CheckSchema,
     Embed,
     GetExact,
     GetStale,
@@ -51,6 +53,7 @@ from semcache.types import (
     Reply,
     Request,
     Status,
+    Usage,
     WouldServe,
 )
 
@@ -76,7 +79,9 @@ class Call:
         off: Why the semantic tier of a namespace is off, as of the last look at the store; empty if it is on.
         found: The entry that a hit served, or that would have answered where it was withheld.
         fresh: What the upstream said instead of a withheld entry.
+        unfit: Id and time of an entry that does not keep to the JSON schema of the request.
         prompt: The body to send upstream, where it may get marks for the provider's prompt cache.
+        meter: What a call used: as reported, or an estimate.
     """
 
     request: Request
@@ -99,7 +104,9 @@ class Call:
     embedded: Vector | None = None
     found: Entry | None = None
     fresh: Reply | None = None
+    unfit: tuple[int, float] | None = None
     prompt: Prompt | None = None
+    meter: Callable[[Request, Reply], Usage | None] = lambda request, reply: reply.usage
 
     @property
     def question(self) -> str:
@@ -129,7 +136,7 @@ def call(ctx: Call) -> Flow:
     if ctx.shadow:
         return (yield from _shadow(ctx, key))
     if not ctx.refresh:
-        entry = yield GetExact(key)
+        entry = yield from _exact(ctx, key)
         if entry is not None:
             return _hit(ctx, entry, 1.0, "exact")
     if _holds_secret(ctx, key):
@@ -200,7 +207,7 @@ def explain(ctx: Call) -> Generator[Step, Any, Explanation]:
     key = _admitted(ctx)
     if key is None:
         return Explanation(ctx.request, ctx.key, "bypass", ctx.outcome.reason, exact=False)
-    entry = yield GetExact(key)
+    entry = yield from _exact(ctx, key)
     if entry is None and _holds_secret(ctx, key):
         return Explanation(ctx.request, key, "bypass", ctx.outcome.reason, exact=False)
     near = yield from _semantic(ctx, key, explain=True)
@@ -238,6 +245,7 @@ def _bypass(ctx: Call) -> Flow:
     started = ctx.tick()
     reply: Reply = yield CallUpstream()
     _spent(ctx, reply, ctx.tick() - started)
+    _metered(ctx, reply)
     return Answered(value=reply.value)
 
 
@@ -250,8 +258,34 @@ def _shadow(ctx: Call, key: Key) -> Flow:
     return (yield from _miss(ctx, key, None))
 
 
+def _exact(ctx: Call, key: Key) -> Generator[Step, Any, Entry | None]:
+    entry: Entry | None = yield GetExact(key)
+    return entry if entry is not None and (yield from _keeps_to_schema(ctx, entry, "exact")) else None
+
+
+def _keeps_to_schema(ctx: Call, entry: Entry, layer: Layer) -> Generator[Step, Any, bool]:
+    """Whether an answer may be served by the JSON schema that the request demands, if it demands one.
+
+    Where that cannot be told the exact tier serves: its answer was the provider's to this very request.
+    """
+    schema = demanded(ctx.request)
+    if schema is None:
+        return True
+    if ctx.unfit == (entry.key.id, entry.created_at):
+        return False  # it has been told once
+    keeps: bool | None = yield CheckSchema(schema, entry.response)
+    if keeps is False:
+        ctx.unfit = entry.key.id, entry.created_at
+        ctx.outcome.reason = "the stored answer does not keep to the JSON schema"
+    elif keeps is None and layer == "semantic":
+        ctx.outcome.reason = "the JSON schema that the request demands cannot be checked"
+    else:
+        return True
+    return False
+
+
 def _find(ctx: Call, key: Key) -> Generator[Step, Any, Answered | None]:
-    entry = yield GetExact(key)
+    entry = yield from _exact(ctx, key)
     if entry is not None:
         return _offer(ctx, entry, 1.0, "exact")
     if _holds_secret(ctx, key):
@@ -292,6 +326,7 @@ def _miss(ctx: Call, key: Key, lead: Lead | None) -> Flow:
         ctx.outcome.reason = reply.reason
         stale = (yield from _stale(ctx, key, lead, reply.reason)) if reply.outage else None
         return stale or Answered(value=reply.value)
+    reply = _metered(ctx, reply)
     _compare(ctx, reply)
     if not (ctx.shadow and ctx.found):  # where a hit would have been nothing would have been stored
         yield from _keep(ctx, key, reply, latency)
@@ -307,7 +342,7 @@ def _stale(ctx: Call, key: Key, lead: Lead | None, why: str) -> Generator[Step, 
     if not seconds or ctx.refresh or ctx.shadow:
         return None
     entry: Entry | None = yield GetStale(key, seconds, why)
-    if entry is None:
+    if entry is None or not (yield from _keeps_to_schema(ctx, entry, "exact")):
         return None
     if lead is not None:
         # Else each follower would wait for a failure of its own, one after the other.
@@ -350,7 +385,7 @@ def _semantic(ctx: Call, key: Key, *, explain: bool = False) -> Generator[Step, 
     if decision.verdict != "serve" or found is None:
         outcome.reason = decision.reason
         return None
-    return found
+    return found if (yield from _keeps_to_schema(ctx, found.entry, "semantic")) else None
 
 
 def _candidate(ctx: Call, near: Near, stored_since: float) -> Candidate:
@@ -488,6 +523,12 @@ def _collapsed(ctx: Call, landed: Landed) -> Answered:
     outcome.usage = landed.usage
     outcome.upstream_latency_s = landed.latency_s
     return Answered(landed.body)
+
+
+def _metered(ctx: Call, reply: Reply) -> Reply:
+    """A reply with its tokens counted, where that can be done."""
+    usage = ctx.outcome.usage = ctx.meter(ctx.request, reply)
+    return reply if usage is reply.usage else reply._replace(usage=usage)
 
 
 def _spent(ctx: Call, reply: Reply, latency: float) -> None:

@@ -23,6 +23,7 @@ from semcache.errors import (
     VerifierError,
 )
 from semcache.flight import Flights, Landed, wait, wait_async
+from semcache.schemas import keeps_to
 from semcache.types import Event
 from semcache.verifiers import KeptVerdicts, VerifierDesk, resolve
 
@@ -75,6 +76,7 @@ class Performer:
             steps.Embed: self._embed,
             steps.Search: self._search,
             steps.Verify: self._verify,
+            steps.CheckSchema: self._check_schema,
             steps.GetStale: self._get_stale,
             steps.MarkPrompt: self._mark,
             steps.Reconcile: self._reconcile,
@@ -274,6 +276,12 @@ class Performer:
             self._trouble(error if isinstance(error, Exception) else VerifierError(repr(error)))
             return None
         return future.result()
+
+    def _check_schema(self, step: steps.CheckSchema) -> bool | None:
+        wrong = keeps_to(step.schema, step.answer)
+        if wrong:
+            self.emit(Event("schema_mismatch", f"a stored answer does not keep to the JSON schema asked for: {wrong}"))
+        return None if wrong is None else not wrong
 
     def _mark(self, step: steps.MarkPrompt) -> Marked | None:
         return None if self.marker is None else self.marker.mark(step.prompt, step.tenant)

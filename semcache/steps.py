@@ -60,6 +60,13 @@ class Verify(NamedTuple):
     tags: tuple[str, ...] = ()
 
 
+class CheckSchema(NamedTuple):
+    """Answer: whether an answer keeps to the JSON schema that was asked for; ``None`` if it cannot be told."""
+
+    schema: Mapping[str, Any] | str
+    answer: bytes
+
+
 class GetStale(NamedTuple):
     """Answer: the ``Entry`` of the key, though it expired up to ``stale_s`` seconds ago; ``None`` if there is none.
 
@@ -100,7 +107,20 @@ class Write(NamedTuple):
     entry: Entry
 
 
-Step = GetExact | Join | Rewrite | Embed | Search | Verify | MarkPrompt | CallUpstream | Reconcile | GetStale | Write
+Step = (
+    GetExact
+    | Join
+    | Rewrite
+    | Embed
+    | Search
+    | Verify
+    | CheckSchema
+    | MarkPrompt
+    | CallUpstream
+    | Reconcile
+    | GetStale
+    | Write
+)
 
 
 class Lead(Protocol):

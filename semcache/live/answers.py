@@ -35,12 +35,18 @@ def answer_text(body: bytes) -> str:
         return value
     if isinstance(value, list) and value and all(isinstance(chunk, str) for chunk in value):
         return "".join(value)
+    if (text := text_of(value)) is not None:
+        return text
     if isinstance(value, dict):
-        text = next((text for read in _READERS if (text := read(value)) is not None), None)
-        if text is not None:
-            return text
         value = {key: item for key, item in value.items() if key not in _OF_THE_CALL}
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def text_of(answer: Any) -> str | None:
+    """The text of a provider's parsed answer; ``None`` if it is none, or not all text (tool calls, several choices)."""
+    if not isinstance(answer, dict):
+        return None
+    return next((text for read in _READERS if (text := read(answer)) is not None), None)
 
 
 def same_answer(question: str, stored_question: str, stored_answer: str, fresh_answer: str) -> bool | None:

@@ -1,0 +1,108 @@
+"""JSON schemas that requests demand of their answers, and whether an answer keeps to one.
+
+The answer to another question was made under the same schema, but nothing says that its provider enforced it, and a
+program at the other end would trip over it. So a hit is checked before it is served. Validation is by the package
+``jsonschema-rs`` (extra ``schema``): one wheel without dependencies, some microseconds an answer, and no schema is
+compiled to Python. References to other documents are not followed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from semcache.live.answers import text_of
+
+if TYPE_CHECKING:
+    from semcache.types import Request
+
+# Where a body holds its schema, by openai 3.54.0, anthropic 2.12.0, google-genai 3.4 and botocore 1.44.5. 2026-11-21.
+_PLACES: Final = (
+    ("response_format", "json_schema", "schema"),
+    ("text", "format", "schema"),
+    ("output_config", "format", "schema"),
+    ("output_format", "schema"),
+    ("generationConfig", "responseJsonSchema"),
+    ("generationConfig", "responseSchema"),
+    ("outputConfig", "textFormat", "structure", "jsonSchema", "schema"),
+)
+
+
+def demanded(request: Request) -> Mapping[str, Any] | str | None:
+    """The schema that the answer to a request must keep to, as it was sent; ``None`` if there is none."""
+    body = request.scope.get("body")
+    if not isinstance(body, Mapping):
+        return None
+    for first, *rest in _PLACES:
+        found = body.get(first)
+        for name in rest:
+            found = found.get(name) if isinstance(found, Mapping) else None
+        if found:
+            schema: Mapping[str, Any] | str = found
+            return schema
+    return None
+
+
+def keeps_to(schema: Mapping[str, Any] | str, answer: bytes) -> str | None:
+    """What is wrong with an answer; empty if nothing is, ``None`` if it cannot be told.
+
+    It cannot without ``jsonschema-rs``, nor by a schema that this package refuses. An answer that is no text (tool
+    calls, a refusal) is not the schema's affair.
+
+    Args:
+        answer: JSON bytes, as entries keep them.
+    """
+    validator = _validator(schema if isinstance(schema, str) else orjson.dumps(schema)) if available() else None
+    if validator is None:
+        return None
+    text = text_of(orjson.loads(answer))
+    if text is None:
+        return ""
+    try:
+        instance = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return "it is not JSON"
+    error = next(validator.iter_errors(instance), None)
+    # The path and the keyword, not the message: that quotes the answer.
+    return "" if error is None else f"{_path(error.instance_path)} breaks {_path(error.schema_path)}"
+
+
+@cache
+def available() -> bool:
+    """Whether answers can be validated in this environment."""
+    return importlib.util.find_spec("jsonschema_rs") is not None
+
+
+@lru_cache(maxsize=256)
+def _validator(schema: str | bytes) -> Any:
+    import jsonschema_rs
+
+    try:
+        return jsonschema_rs.validator_for(_plain(orjson.loads(schema)), retriever=_refuse)
+    except ValueError:
+        return None
+
+
+def _refuse(uri: str) -> Any:
+    raise ValueError(f"not followed: {uri}")
+
+
+def _plain(schema: Any) -> Any:
+    """Gemini's ``responseSchema``, a dialect of OpenAPI 3.0, as JSON schema; anything else as it is."""
+    if isinstance(schema, list):
+        return [_plain(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {name: _plain(value) for name, value in schema.items() if name != "nullable"}
+    kind = plain.get("type")
+    if isinstance(kind, str) and kind.isupper():
+        plain["type"] = [kind.lower(), "null"] if schema.get("nullable") is True else kind.lower()
+    return plain
+
+
+def _path(steps: list[str | int]) -> str:
+    return "/" + "/".join(map(str, steps))
