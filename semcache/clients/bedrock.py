@@ -101,7 +101,8 @@ class _Session:
 
     def _open(self, codec: Codec, request: Any, path: str) -> Exchange | None:
         """The exchange of a request that the cache can read."""
-        body = loads_object(request.body) if isinstance(request.body, (str, bytes)) else None
+        # A body that is a file can be read but once.
+        body = loads_object(bytes(request.body)) if isinstance(request.body, (bytes, bytearray)) else None
         if body is None:
             return None
         url = urlsplit(request.url)
@@ -126,11 +127,11 @@ class _Session:
 
     def _signed_again(self, request: Any, marked: Mapping[str, Any]) -> Any:
         """The request with another body, or as it is if it cannot be signed again."""
-        headers = {name: value for name, value in request.headers.items() if name.lower() != "content-length"}
+        headers = {n: _text(value) for n, value in request.headers.items() if n.lower() != "content-length"}
         changed = AWSRequest(
             request.method, request.url, headers=headers, data=dumps(marked), stream_output=request.stream_output
         )
-        authorization = _text(request.headers.get("Authorization", ""))
+        authorization = headers.get("Authorization", "")
         if not authorization.startswith("Bearer "):
             found = _SIGNED_FOR.match(authorization)
             if found is None:

@@ -93,8 +93,9 @@ class BedrockConverse:
         usage = body.get("usage")
         if not isinstance(usage, Mapping):
             return None
-        details = usage.get("cacheDetails") or ()
-        by_ttl = {field(detail, "ttl"): count(detail, "inputTokens") for detail in details}
+        details = usage.get("cacheDetails")
+        details = details if isinstance(details, list) else []
+        by_ttl = {str(field(detail, "ttl")): count(detail, "inputTokens") for detail in details}
         read = count(usage, "cacheReadInputTokens")
         write = count(usage, "cacheWriteInputTokens") or sum(by_ttl.values())
         return Usage(
