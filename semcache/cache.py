@@ -156,13 +156,13 @@ class _Cache:
         Args:
             target: A function ``f(prompt, **params)`` or ``f(messages, **params)``, sync, async or a generator of
                 either kind; an ``openai.OpenAI``, ``AsyncOpenAI``, ``anthropic.Anthropic`` or ``AsyncAnthropic``; a
-                ``google.genai.Client``; an instructor client over one of OpenAI or Anthropic; ``litellm.completion``,
-                ``litellm.acompletion`` or a ``litellm.Router``.
+                ``google.genai.Client``; a boto3 client of ``bedrock-runtime``; an instructor client over one of OpenAI
+                or Anthropic; ``litellm.completion``, ``litellm.acompletion`` or a ``litellm.Router``.
             name: For functions: identity in the cache, by default module, name and code.
             upstream: For clients: a stable label of who answers, by default the host of the base URL. Clients with
                 one label share answers.
-            provider: For OpenAI and Anthropic clients: whose prompt cache is behind the base URL, where its host does
-                not tell (a gateway, vLLM): ``"anthropic"``, ``"openai"``, ``"azure"``, ``"bedrock"``, ``"vllm"``.
+            provider: For OpenAI, Anthropic and boto3 clients: whose prompt cache is behind the base URL, where its host
+                does not tell (a gateway, vLLM): ``"anthropic"``, ``"openai"``, ``"azure"``, ``"bedrock"``, ``"vllm"``.
 
         Raises:
             ConfigurationError: It is neither, or no such provider is known.

@@ -20,9 +20,9 @@ caller's, and may be slow.
 def answer_text(body: bytes) -> str:
     """What the reader of an answer reads.
 
-    The text of an OpenAI (Chat Completions, Responses), Anthropic or Gemini answer, the joined chunks of a generator
-    of strings, a plain string as it is; anything else (tool calls, several choices, other JSON) as JSON with sorted
-    keys, without what differs from call to call.
+    The text of an OpenAI (Chat Completions, Responses), Anthropic, Gemini or Bedrock (Converse) answer, the joined
+    chunks of a generator of strings, a plain string as it is; anything else (tool calls, several choices, other JSON)
+    as JSON with sorted keys, without what differs from call to call.
 
     Args:
         body: JSON bytes, as entries keep them.
@@ -104,4 +104,13 @@ def _gemini_text(body: dict[str, Any]) -> str | None:
     return "".join(str(part["text"]) for part in said) if all("text" in part for part in said) else None
 
 
-_READERS = (_openai_text, _responses_text, _anthropic_text, _gemini_text)
+def _converse_text(body: dict[str, Any]) -> str | None:
+    output = body.get("output")
+    message = output.get("message") if isinstance(output, dict) else None
+    if not isinstance(message, dict):
+        return None
+    said = [block for block in message.get("content") or [] if "reasoningContent" not in block]
+    return "".join(str(block["text"]) for block in said) if all("text" in block for block in said) else None
+
+
+_READERS = (_openai_text, _responses_text, _anthropic_text, _gemini_text, _converse_text)

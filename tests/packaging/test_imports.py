@@ -17,6 +17,7 @@ HEAVY = [
     "sqlite3",
     "openai",
     "anthropic",
+    "botocore",
     "rich",
     "httpx",
     "httpx2",

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semcache.keys import canonical
+from semcache.live.answers import answer_text
 from semcache.types import Request, Usage
 from semcache.wire import find
+from semcache.wire._json import dumps
 from semcache.wire.anthropic_hosted import AnthropicOnBedrock, AnthropicOnVertex
 from semcache.wire.bedrock import BedrockConverse
 
@@ -280,6 +282,11 @@ def test_storable(body: dict[str, Any], keep: str, reason: str) -> None:
     found = CODEC.storable(body)
     assert found.keep == keep
     assert found.reason.startswith(reason)
+
+
+def test_the_text_of_an_answer_is_what_its_reader_reads() -> None:
+    assert answer_text(dumps(answer("end_turn", THOUGHT, TEXT, TEXT))) == "hellohello"
+    assert '"toolUse"' in answer_text(dumps(answer("tool_use", TEXT, CALL)))
 
 
 def test_input_includes_what_the_cache_read_and_wrote() -> None:
