@@ -322,6 +322,7 @@ class Engine:
             min_similarity=options.min_similarity,
             off=self.evidence.off,
             prompt=prompt,
+            meter=self.ledger.meter.usage,
         )
 
     def _fingerprint(self) -> str | None:

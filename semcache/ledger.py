@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from semcache._fork import renew_in_child
 from semcache.book_rows import PREFIX, Row, RowKey, Stats, decode, encode
 from semcache.books import Books, Line, Overhead
+from semcache.estimates import Meter
 from semcache.events import EventHook, emit
 from semcache.flusher import flusher
 from semcache.prices import Prices
@@ -44,7 +45,8 @@ class Ledger:
         on_event: Hooks for trouble.
         clock: Unix seconds; replaced in tests.
 
-    ``on_paid``: called with namespace and micro-dollars (``None``: no known price) of each call that was paid for.
+    ``meter`` says what a call used. The functions in ``on_paid`` are called with namespace and micro-dollars
+    (``None``: no known price) of each call that was paid for.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Ledger:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.prices = Prices() if prices is None else prices
+        self.meter = Meter(store, clock=clock)
         self.on_paid: list[Callable[[str, int | None], None]] = []
         self._store = store
         self._on_event = on_event
@@ -73,6 +76,7 @@ class Ledger:
         if self._store is None:
             self._store = store
             self._on_event = on_event
+            self.meter.attach(store)
 
     def record(self, outcome: Outcome) -> None:
         """Book one finished call; prices it (``outcome.usd_micro``) if that has not been done."""
@@ -189,6 +193,8 @@ class Ledger:
 
     def close(self) -> None:
         """Write what is pending; a store that fails now is not tried again. Closing twice does nothing."""
+        self.meter.flush()
+        flusher.forget(self.meter)
         if not self.flush():
             flusher.forget(self)
             emit(self._on_event, Event("ledger_error", "closed with counts that could not be written"))

@@ -69,7 +69,7 @@ def test_a_would_be_exact_hit_goes_upstream_and_leaves_the_entry_alone(fresh, ag
         "miss",
         "shadow mode",
         False,
-        (9, 9, 0, 0, 0),
+        Usage(9, 9),
     )
     assert (would.layer, would.similarity, would.entry_id) == ("exact", 1.0, entry.key.id)
     assert (would.agrees, would.usage) == (agrees, entry.usage)
