@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from semcache.live.record import Standing
     from semcache.policy import Policy
     from semcache.prices import Prices
+    from semcache.prompt_cache.predictions import Predicted
     from semcache.stores.base import Selector, Store, StoreStats
 
 T = TypeVar("T")
@@ -59,6 +60,8 @@ class CacheStats(NamedTuple):
     """How each namespace stands of which audits or reports have told anything."""
     budgets: Sequence[BudgetState]
     """How each budget of this cache stands today."""
+    prompt_cache: Sequence[Predicted]
+    """By provider and model, what a prompt cache was expected to hold, and what it held."""
 
 
 class _Cache:
@@ -273,6 +276,7 @@ class _Cache:
     def _stats(self) -> CacheStats:
         semantic = self.engine.semantic
         index = semantic.index if semantic is not None else None
+        marker = self.engine.performer.marker
         return CacheStats(
             self.engine.ledger.report(),
             self.engine.store.stats(),
@@ -280,6 +284,7 @@ class _Cache:
             len(self.engine.performer.flights),
             self.engine.evidence.standings(),
             self.engine.budgets.states(),
+            [] if marker is None else marker.shared.predictions(),
         )
 
 

@@ -163,9 +163,12 @@ class Engine:
 
     def done(self, ctx: Call) -> None:
         """Book a call that ends here and now, and make its outcome the last one of this thread or task."""
-        ctx.outcome.seconds["total"] = time.perf_counter() - ctx.started
-        last.set(ctx.outcome)
-        self.finish(ctx.outcome)
+        outcome, marker = ctx.outcome, self.performer.marker
+        outcome.seconds["total"] = time.perf_counter() - ctx.started
+        if marker is not None and ctx.prompt is not None and not outcome.spent:
+            outcome.expected_read_tokens = marker.expected(ctx.prompt)
+        last.set(outcome)
+        self.finish(outcome)
 
     def finish(self, outcome: Outcome) -> Outcome:
         """Book an outcome and hand it to the hooks."""

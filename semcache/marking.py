@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 import xxhash
@@ -18,7 +19,7 @@ from semcache.steps import Marked
 from semcache.types import Event, Mark, Marks
 
 if TYPE_CHECKING:
-    from semcache.prompt_cache import Outline, Plan, Rules
+    from semcache.prompt_cache import Outline, Rules
     from semcache.stores.base import Store
     from semcache.types import Prompt, Usage
 
@@ -51,6 +52,7 @@ class Marker:
         self._sent: OrderedDict[int, list[deque[float]]] = OrderedDict()
         self._heads: OrderedDict[str, OrderedDict[int, tuple[float, list[Any]]]] = OrderedDict()
         self._told: dict[tuple[str, str], float] = {}
+        self._warm_until: dict[str, float] = {}
 
     def after_fork(self) -> None:
         self.shared.after_fork()
@@ -70,6 +72,24 @@ class Marker:
             self._emit(Event("prompt_cache_error", f"a prompt was not planned, and is sent as it is: {error}", error))
             return None
 
+    def expected(self, prompt: Prompt) -> int | None:
+        """Tokens of a prompt that is not sent which the provider should have read; ``None`` if it cannot be told."""
+        try:
+            rules = find_rules(prompt.api, prompt.host, prompt.model, vendor=prompt.provider)
+            if rules is None or not rules.writes:
+                return None
+            now, model = self._clock(), _model(prompt, rules)
+            if self._warm_until.get(model, 0.0) < now:
+                return None  # nothing was marked here of late; a hit is not held up to find what others marked
+            sketch = outline(prompt.api, prompt.body, partition=_partition(prompt, rules))
+            if sketch is None or sketch.marked:
+                return None
+            with self.shared.lock:
+                return self._warmest(sketch, self._ratio(model), now)[1]
+        except Exception as error:
+            self._emit(Event("prompt_cache_error", f"what a provider's cache would do was not told: {error}", error))
+            return None
+
     def reconcile(self, marked: Marked, usage: Usage | None) -> None:
         """The provider has answered a prompt, and says what it read and wrote. Never raises."""
         try:
@@ -80,11 +100,9 @@ class Marker:
     # Before the call ----------------------------------------------------------------------------------------------
 
     def _mark(self, prompt: Prompt, rules: Rules, tenant: str | None) -> Marked:
-        group = f"{rules.vendor}/{prompt.model}"
-        now = self._clock()
-        # Tenants are not kept apart: the provider's cache belongs to the account that they share.
-        sketch = outline(prompt.api, prompt.body, partition=f"{rules.vendor} {prompt.host} {prompt.model}")
-        changed = "" if sketch is None else self._surprise(group, prompt, rules, sketch, now)
+        model, now = _model(prompt, rules), self._clock()
+        sketch = outline(prompt.api, prompt.body, partition=_partition(prompt, rules))
+        changed = "" if sketch is None else self._surprise(model, prompt, rules, sketch, now)
         with self.shared.lock:
             if sketch is not None:
                 if rules.style in ("breakpoints", "key") and sketch.head is not None:
@@ -92,32 +110,33 @@ class Marker:
                 self.shared.history.see(seen(sketch), now)
                 self.shared.touch(boundary.prefix for boundary in sketch.boundaries)
                 self.shared.touch(pool_id(kind) for kind in {boundary.kind for boundary in sketch.boundaries})
-            ratio = self._chars_per_token.get(group, CHARS_PER_TOKEN)
+            ratio = self._ratio(model)
             decided = plan(sketch, rules, self.shared.history, now, tenant=tenant, chars_per_token=ratio)
-            prefix, expected = self._expected(sketch, decided, ratio, now)
+            prefix, expected = None, 0
+            if sketch is not None and decided.points:  # without a mark nothing is read
+                reach = decided.points[-1].boundary.chars
+                prefix, expected = self._warmest(sketch, ratio, now, reach)
         self.shared.sync_soon()
         if changed:
-            message = f"{group}: a prompt like one of a moment ago is new to the provider's cache: {changed}"
+            message = f"{model}: a prompt like one of a moment ago is new to the provider's cache: {changed}"
             self._emit(Event("prompt_cache_cold", message))
         points = tuple(Mark(point.ttl, round(point.boundary.chars / ratio)) for point in decided.points)
         body = annotate(prompt.body, decided)
         return Marked(
             None if body == prompt.body else body,
             Marks(points, decided.reason),
-            group,
+            model,
             decided,
             prefix,
             expected,
             now,
         )
 
-    def _expected(self, sketch: Outline | None, decided: Plan, ratio: float, now: float) -> tuple[int | None, int]:
-        """The longest prefix that should be warm and that a mark lets the provider read, and its tokens."""
-        if sketch is not None and decided.points:
-            reach = decided.points[-1].boundary.chars
-            for boundary in reversed(sketch.boundaries):
-                if boundary.chars <= reach and self.shared.history.warm(boundary.prefix, now) is not None:
-                    return boundary.prefix, round(boundary.chars / ratio)
+    def _warmest(self, sketch: Outline, ratio: float, now: float, reach: float = inf) -> tuple[int | None, int]:
+        """The longest prefix of up to ``reach`` characters that the provider should have, and its tokens."""
+        for boundary in reversed(sketch.boundaries):
+            if boundary.chars <= reach and self.shared.history.warm(boundary.prefix, now) is not None:
+                return boundary.prefix, round(boundary.chars / ratio)
         return None, 0
 
     def _shard(self, head: int, now: float) -> int:
@@ -133,15 +152,15 @@ class Marker:
         shards.append(deque([now], maxlen=KEY_RATE))
         return len(shards) - 1
 
-    def _surprise(self, group: str, prompt: Prompt, rules: Rules, sketch: Outline, now: float) -> str:
+    def _surprise(self, model: str, prompt: Prompt, rules: Rules, sketch: Outline, now: float) -> str:
         """What changed in a head that was sent a moment ago, and that the provider would else have read again."""
-        if sketch.head is None or now - self._told.get((group, "changed"), -_QUIET_S) < _QUIET_S:
+        if sketch.head is None or now - self._told.get((model, "changed"), -_QUIET_S) < _QUIET_S:
             return ""
         chars = max((boundary.chars for boundary in sketch.boundaries if boundary.kind == "head"), default=0)
         if chars < rules.minimum * CHARS_PER_TOKEN:
             return ""
         with self.shared.lock:
-            recent = self._heads.setdefault(group, OrderedDict())
+            recent = self._heads.setdefault(model, OrderedDict())
             if len(self._heads) > _KEPT:
                 self._heads.popitem(last=False)
             known = recent.pop(sketch.head, None)
@@ -152,7 +171,7 @@ class Marker:
                 recent.popitem(last=False)
         changed = next((said for old in reversed(others) if (said := what_changed(old, head))), "")
         if changed:
-            self._told[group, "changed"] = now
+            self._told[model, "changed"] = now
         return changed
 
     # After it -----------------------------------------------------------------------------------------------------
@@ -165,14 +184,18 @@ class Marker:
             if usage is None or read or written:  # else the provider took no notice of the marks: too short a prefix
                 note(marked.plan, self.shared.history, marked.at)
                 self.shared.touch(point.boundary.prefix for point in points)
+                for point in points:
+                    until = marked.at + SECONDS[point.ttl]
+                    self._warm_until[marked.model] = max(self._warm_until.get(marked.model, 0.0), until)
             if usage is None:
                 return
             if points and read + written:
                 self._learn(marked.model, points[-1].boundary.chars / (read + written))
             counts = {"expected": expected, "read": read, "written": written, "cold": int(cold)}
-            self.shared.count(marked.model, None, {"calls": 1, "marked": int(bool(points)), **counts})
-            if expected:
-                self.shared.count(marked.model, marked.prefix, {"calls": 1, "marked": 1, **counts})
+            counts |= {"calls": 1, "marked": int(bool(points))}
+            self.shared.count(marked.model, None, counts)
+            if marked.prefix is not None:
+                self.shared.count(marked.model, marked.prefix, counts)
         if cold and marked.at - self._told.get((marked.model, "cold"), -_QUIET_S) >= _QUIET_S:
             self._told[marked.model, "cold"] = marked.at
             message = (
@@ -182,14 +205,26 @@ class Marker:
             )
             self._emit(Event("prompt_cache_cold", message))
 
-    def _learn(self, group: str, ratio: float) -> None:
-        known = self._chars_per_token.pop(group, ratio)
-        self._chars_per_token[group] = min(max(known + _LEARN * (ratio - known), 0.5), 16.0)
+    def _ratio(self, model: str) -> float:
+        return self._chars_per_token.get(model, CHARS_PER_TOKEN)
+
+    def _learn(self, model: str, ratio: float) -> None:
+        known = self._chars_per_token.pop(model, ratio)
+        self._chars_per_token[model] = min(max(known + _LEARN * (ratio - known), 0.5), 16.0)
         if len(self._chars_per_token) > _KEPT:
             self._chars_per_token.popitem(last=False)
 
 
 _LEAST_S: Final = min(SECONDS.values())
+
+
+def _model(prompt: Prompt, rules: Rules) -> str:
+    return f"{rules.vendor}/{prompt.model}"
+
+
+def _partition(prompt: Prompt, rules: Rules) -> str:
+    # Tenants are not kept apart: the provider's cache belongs to the account that they share.
+    return f"{rules.vendor} {prompt.host} {prompt.model}"
 
 
 def _of_shard(sketch: Outline, shard: int) -> Outline:

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Final
 
 from semcache.errors import StoreError, StoreUnavailable
 from semcache.prompt_cache.history import KEPT, PREFIX, SLOT, History, advance, decode, encode
-from semcache.prompt_cache.predictions import count_name
+from semcache.prompt_cache.predictions import PREFIX as PREDICTIONS
+from semcache.prompt_cache.predictions import Predicted, count_name
+from semcache.prompt_cache.predictions import decode as decode_predictions
 from semcache.types import Event
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class SharedHistory:
         self._store = store
         self._emit = emit
         self.history = History()
-        self._counted: set[str] = set()
+        self._counted: set[int] = set()
         self._reset()
 
     def _reset(self) -> None:
@@ -66,16 +68,23 @@ class SharedHistory:
         self._touched.update(prefixes)
 
     def count(self, model: str, prefix: int | None, values: Mapping[str, int]) -> None:
-        """Add to the counts of a model and of one of its prefixes; to be called under the lock."""
-        names = [None]
+        """Add to the counts of a model, or of one of its prefixes; to be called under the lock."""
         if prefix is not None:
-            known = f"{model}|{prefix:x}"
-            if known in self._counted or len(self._counted) < MAX_COUNTED:
-                self._counted.add(known)
-                names.append(prefix)  # type: ignore[arg-type]
-        for of in names:
-            for name, value in values.items():
-                self._counts[count_name(model, of, name)] += value
+            if prefix not in self._counted and len(self._counted) >= MAX_COUNTED:
+                return
+            self._counted.add(prefix)
+        for name, value in values.items():
+            self._counts[count_name(model, prefix, name)] += value
+
+    def predictions(self) -> list[Predicted]:
+        """The counts of all processes.
+
+        Raises:
+            StoreError: The store cannot be written or read.
+        """
+        with self._syncing:
+            self._push()
+            return decode_predictions(self._store.counters(PREDICTIONS))
 
     def sync_soon(self) -> None:
         """Write and read on another thread, if that was not done within the last seconds."""

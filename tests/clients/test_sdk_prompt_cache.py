@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
 import openai
 import pytest
+from click.testing import CliRunner
 from sdk_clients import SDKS, Sdk, close_clients
 
 from semcache import Policy, SemanticCache, last_outcome
+from semcache.cli import main
 from semcache.errors import ConfigurationError
 from semcache.testing.upstream import Upstream
 from semcache.types import Event
@@ -238,6 +241,29 @@ TOOLS: list[dict[str, Any]] = [
     {"name": name, "description": f"{name} {SYSTEM}", "input_schema": {"type": "object"}}
     for name in ("search", "write", "read")
 ]
+
+
+def test_stats_hold_what_was_expected_against_what_was_read(up: Upstream, tmp_path: Path) -> None:
+    sdk = next(sdk for sdk in SDKS if sdk.module is anthropic and not sdk.is_async)
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    with SemanticCache(store=url, policy=Policy(semantic=False)) as cache:
+        client = cache.wrap(sdk.client(up), provider="anthropic")
+        for number in range(4):
+            client.messages.create(**prompt(sdk, f"Question {number}?"))
+        client.messages.create(**prompt(sdk, "Question 0?"))
+        outcome = last_outcome()
+        assert outcome is not None
+        assert outcome.hit
+        assert outcome.expected_read_tokens is not None
+        assert outcome.expected_read_tokens > 1000
+        (row,) = cache.stats().prompt_cache
+        assert (row.model, row.counts.calls, row.counts.cold) == ("anthropic/claude-sonnet-5", 4, 0)
+        assert row.counts.expected == pytest.approx(row.counts.read, rel=0.1)
+        assert len(row.prefixes) == 1
+    shown = CliRunner().invoke(main, ["stats", "--store", url])
+    assert f"{row.counts.read:,} tokens read from the provider's cache" in " ".join(shown.output.split())
+    told = json.loads(CliRunner().invoke(main, ["stats", "--store", url, "--json"]).output)
+    assert told["prompt_cache"] == [row.to_dict()]
 
 
 def test_an_unknown_provider_is_refused(up: Upstream, cache: SemanticCache) -> None:
