@@ -86,9 +86,10 @@ def _find(api: str, host: str, model: str, vendor: str | None) -> Rules | None:
     if name is None or api not in vendors[name]["apis"]:
         return None
     row, wire = vendors[name], vendors[name]["apis"][api]
-    models = row["models"] if "models" in row else vendors[row["inherit"]]["models"]
+    inherited = vendors[row["inherit"]]["models"] if "inherit" in row else ()
+    models = (*row.get("models", ()), *inherited)
     found = next((m for m in models if re.fullmatch(m["pattern"], model)), None)
-    if found is None:
+    if found is None or found["writes"] is None:
         return None
     writes = tuple(Write(ttl, found["writes"][ttl]) for ttl in wire["ttls"] if ttl in found["writes"])
     style = wire["style"] if writes or wire["style"] != "breakpoints" else "key"

@@ -32,6 +32,24 @@ ANTHROPIC, OPENAI = "https://api.anthropic.com/v1", "https://api.openai.com/v1"
             0.1,
             {"5m": 1.25, "1h": 2},
         ),
+        (
+            "bedrock",
+            "bedrock-runtime.us-east-1.amazonaws.com",
+            "us.anthropic.claude-sonnet-4-20250514-v1:0",
+            "cache_point",
+            1024,
+            0.1,
+            {"5m": 1.25},
+        ),
+        (
+            "anthropic",
+            "europe-west1-aiplatform.googleapis.com",
+            "claude-haiku-4-5@20251001",
+            "cache_control",
+            4096,
+            0.1,
+            {"5m": 1.25, "1h": 2},
+        ),
     ],
 )
 def test_rules_of_a_model(
@@ -55,6 +73,20 @@ def test_rules_of_a_model(
 )
 def test_other_hosts_have_no_rules(api: str, host: str) -> None:
     assert find_rules(api, host, "gpt-6-sol") is None
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["anthropic.claude-3-haiku-20240307-v1:0", "anthropic.claude-3-5-sonnet-20240620-v1:0", "anthropic.claude-v2:1"],
+)
+@pytest.mark.parametrize("api", ["bedrock", "anthropic"])
+def test_a_model_that_refuses_marks_gets_none(api: str, model: str) -> None:
+    assert find_rules(api, "bedrock-runtime.us-east-1.amazonaws.com", model) is None
+
+
+@pytest.mark.parametrize("model", ["amazon.nova-lite-v1:0", "meta.llama4-scout-17b-instruct-v1:0"])
+def test_only_anthropics_models_are_known_on_bedrock(model: str) -> None:
+    assert find_rules("bedrock", "bedrock-runtime.us-east-1.amazonaws.com", model) is None
 
 
 def test_the_user_may_name_the_vendor() -> None:
