@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "explain": "Show why a question would hit or miss: candidates, scores, guards.",
     "invalidate": "Delete stored answers by id, tag, namespace, scope or tenant.",
     "forget": "Erase all that is kept of a tenant, and leave nothing behind.",
+    "report": "Say whether a stored answer is right for a question.",
     "resume": "Switch on again what audits have switched off: the semantic tier of a namespace.",
     "doctor": "Check the store, the index, the embedder and the installed versions.",
     "replay": "Replay a query log through the cache: hit rate, wrong hits, savings.",

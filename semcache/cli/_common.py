@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from semcache.stores.base import Store
-    from semcache.types import Event
+    from semcache.types import Entry, Event, Request
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -73,6 +73,25 @@ def opened(url: str) -> Iterator[Store]:
         yield store
     finally:
         store.close()
+
+
+def asked_like(entry: Entry, text: str) -> tuple[Request, dict[str, Any]]:
+    """The request that an entry answers with ``text`` as its last user text, and the options that it is made under.
+
+    Raises:
+        InputError: The entry is not of this version's format.
+    """
+    import orjson
+
+    from semcache.errors import InputError
+    from semcache.keys import FORMAT
+    from semcache.types import Request
+
+    if not entry.key.scope.startswith(FORMAT):
+        raise InputError(f"entry {entry.key.id:#x} is of another format")
+    fields = orjson.loads(entry.key.scope.removeprefix(FORMAT))
+    options = {name: fields.get(name) for name in ("namespace", "tenant", "user")}
+    return Request(fields["api"], fields["request"], text, model=entry.model), options
 
 
 def warn(event: Event) -> None:

@@ -6,22 +6,32 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from semcache.cli._common import console, counted, json_option, must_exist, print_json, safe, store_option, warn
+from semcache.cli._common import (
+    asked_like,
+    console,
+    counted,
+    json_option,
+    must_exist,
+    print_json,
+    safe,
+    store_option,
+    warn,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from semcache.cache import SemanticCache
     from semcache.flow import Explanation
+    from semcache.types import Entry
 
 
 class ScopeSeen(NamedTuple):
-    """What one scope of a store has to say to a question."""
+    """What one scope of a store has to say to a question; ``like`` is an entry of it."""
 
     scope_id: int
     entries: int
-    fields: dict[str, Any]
-    model: str | None
+    like: Entry
     explanation: Explanation
 
     @property
@@ -35,10 +45,10 @@ class ScopeSeen(NamedTuple):
         return {
             "scope_id": self.scope_id,
             "entries": self.entries,
-            "namespace": self.fields["namespace"],
-            "tenant": self.fields["tenant"],
-            "api": self.fields["api"],
-            "model": self.model,
+            "namespace": self.like.namespace,
+            "tenant": self.like.tenant,
+            "api": self.like.api,
+            "model": self.like.model,
             "status": explanation.status,
             "reason": explanation.reason,
             "exact": explanation.exact,
@@ -105,10 +115,7 @@ def _refused(cache: SemanticCache, text: str) -> str:
 
 
 def _ask(cache: SemanticCache, text: str, limit: int) -> list[ScopeSeen]:
-    import orjson
-
-    from semcache.keys import FORMAT
-    from semcache.types import Key, Request
+    from semcache.types import Key
 
     store, semantic = cache.engine.store, cache.engine.semantic
     if semantic is None:
@@ -118,12 +125,11 @@ def _ask(cache: SemanticCache, text: str, limit: int) -> list[ScopeSeen]:
     for scope_id, entries in store.scopes(limit).items():
         nearest = semantic.search(Key(-1, scope_id, b"", 0), vector, 1, -1.0)
         for entry in store.fetch([match.id for match in nearest]):
-            if entry is None or not entry.key.scope.startswith(FORMAT):
+            if entry is None:
                 continue
-            fields = orjson.loads(entry.key.scope.removeprefix(FORMAT))
-            request = Request(fields["api"], fields["request"], text, model=entry.model)
-            with cache.options(namespace=fields["namespace"], tenant=fields["tenant"], user=fields.get("user")):
-                seen.append(ScopeSeen(scope_id, entries, fields, entry.model, cache.explain(request)))
+            request, options = asked_like(entry, text)
+            with cache.options(**options):
+                seen.append(ScopeSeen(scope_id, entries, entry, cache.explain(request)))
     return seen
 
 

@@ -233,6 +233,22 @@ def test_explain_embeds_nothing_that_the_cache_would_not(store: str, text: str, 
     assert QUESTIONS[0] in embedded
 
 
+def test_what_explain_finds_wrong_can_be_reported(store: str) -> None:
+    text = "How can I reset my password?"
+    scope = next(one for one in run_json("explain", text, "--store", store)["scopes"] if one["status"] == "hit")
+    entry = hex(scope["candidates"][0]["entry_id"])
+    assert run("report", "right", text, entry, "--store", store).stdout == "Noted.\n"
+    assert run_json("report", "wrong", text, entry, "--store", store)["layer"] == "semantic"
+    live = run_json("stats", "--store", store)["live"][scope["namespace"]]
+    assert (live["reported_right"], live["reported_wrong"]) == (1, 1)
+    again = run_json("explain", text, "--store", store)["scopes"]
+    assert all(one["entry_id"] != int(entry, 16) for seen in again for one in seen["candidates"])
+    assert run("report", "wrong", text, entry, "--store", store, code=2).exit_code == 2
+    with SemanticCache.open(store) as cache:
+        pairs = cache.engine.store.changes(None, fingerprint="any").wrong_pairs
+    assert any(int(entry, 16) in pair for pair in pairs)
+
+
 def test_explain_in_an_empty_store(tmp_path: Path) -> None:
     SqliteStore(tmp_path / "s.db").close()
     url = f"sqlite://{tmp_path}/s.db"
