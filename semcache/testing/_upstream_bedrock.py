@@ -73,6 +73,23 @@ def read(body: Json) -> Ask:
     )
 
 
+def prompt(body: Json) -> Json:
+    """The request as its prompt cache sees it: Anthropic's, in which a mark stands on the block that it ends."""
+    turns = [{"role": message["role"], "content": _marked(message["content"])} for message in body["messages"]]
+    tools = _marked((body.get("toolConfig") or {}).get("tools") or [])
+    return {"model": body["model"], "tools": tools, "system": _marked(body.get("system") or []), "messages": turns}
+
+
+def _marked(blocks: list[Json]) -> list[Json]:
+    found: list[Json] = []
+    for block in blocks:
+        if "cachePoint" in block and found:
+            found[-1]["cache_control"] = block["cachePoint"]
+        elif "cachePoint" not in block:
+            found.append(dict(block))
+    return found
+
+
 def complete(turn: Turn, request: Json, *, finish: str | None = None) -> Json:
     """The whole answer as one JSON object; ``finish`` replaces the stop reason."""
     return {
@@ -135,13 +152,16 @@ def _event(name: str, data: Json) -> bytes:
 
 
 def _usage(turn: Turn) -> Json:
-    return {
-        "cacheReadInputTokens": 0,
-        "cacheWriteInputTokens": 0,
-        "inputTokens": turn.input_tokens,
+    read, write = turn.cached.read, turn.cached.write
+    usage = {
+        "cacheReadInputTokens": read,
+        "cacheWriteInputTokens": write,
+        "inputTokens": max(0, turn.input_tokens - read - write),
         "outputTokens": turn.output_tokens,
         "totalTokens": turn.input_tokens + turn.output_tokens,
     }
+    details = [{"ttl": ttl, "inputTokens": tokens} for ttl, tokens in turn.cached.written]
+    return {**usage, "cacheDetails": details} if details else usage
 
 
 def _blocks(turn: Turn, request: Json) -> list[Json]:

@@ -138,8 +138,10 @@ class Handler(BaseHTTPRequestHandler):
             self._json(400, wire.error(400, problem))
             return
         turn = respond(wire.read(body), self.server.state.answers)
-        if wire in _CHAT.values():
-            turn = turn._replace(cached=self.server.state.prompts.use(body, marks=wire is anthropic))
+        if wire is not gemini:
+            prompt = bedrock.prompt(body) if wire is bedrock else body
+            cached = self.server.state.prompts.use(prompt, marks=wire not in (openai, responses))
+            turn = turn._replace(cached=cached)
         if fault.answer is not None:
             turn = turn._replace(text=fault.answer, calls=(), finish="stop", output_tokens=len(pieces(fault.answer)))
         if body.get("stream"):

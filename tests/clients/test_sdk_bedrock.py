@@ -452,7 +452,7 @@ SYSTEM = [{"text": "You answer questions about the harbour lifts of a northern t
 
 
 @pytest.mark.parametrize("ask", [converse, converse_stream, invoke], ids=lambda ask: ask.__name__)
-def test_a_request_with_cache_points_is_signed_again(
+def test_a_request_with_cache_points_is_signed_again_and_read_from_the_providers_cache(
     ask: Any, up: Upstream, make: Make, exact_cache: SemanticCache
 ) -> None:
     client = exact_cache.wrap(make(), provider="bedrock")
@@ -464,6 +464,11 @@ def test_a_request_with_cache_points_is_signed_again(
     assert int(marked.headers["content-length"]) == len(marked.raw.encode())
     assert all(is_signed(request) for request in up.requests())
     assert not is_signed(RecordedRequest(marked.path, marked.headers, marked.raw + " "))
+    outcome = last_outcome()
+    assert outcome is not None
+    assert outcome.usage is not None
+    assert outcome.usage.cache_read_tokens > 1000
+    assert outcome.expected_read_tokens == pytest.approx(outcome.usage.cache_read_tokens, rel=0.1)
     ask(exact_cache.wrap(make()), "Question 3?", CACHES_SHORT_PREFIXES, system=system)
     assert status() == "hit", "cache points are no part of the key"
 
