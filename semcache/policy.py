@@ -33,7 +33,7 @@ from semcache.scoring import WEIGHED, decisive, shipped
 from semcache.types import Candidate, Decision, GuardVerdict, Judged, Request
 
 if TYPE_CHECKING:
-    from semcache.verifiers import Verifier
+    from semcache.verifiers.base import Verifier
 
 _SAME_TEXT: Final = 1e-3
 """How far below 1 the cosine of a text with itself may come out (reduced precision of stored vectors)."""
