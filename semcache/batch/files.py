@@ -36,19 +36,19 @@ class Line(NamedTuple):
         """By which a file made from this line knows it again."""
         return digest(self.raw).hex()
 
-    def parse(self, upstream: str | None) -> Asked | None:
-        """The request as a codec reads it; ``None`` if none knows its endpoint."""
+    def parse(self, upstream: str | None) -> Asked:
+        """The request as a codec reads it; one to bypass if none knows its endpoint."""
         codec = find(self.method, self.url)
         if codec is None:
-            return None
+            return Asked(None, Request("batch", {}, None, bypass=f"no codec: {self.url}"))
         label = upstream or OPENAI + self.url
         return Asked(codec, codec.parse(self.body, upstream=label, headers={":path": self.url}))
 
 
 class Asked(NamedTuple):
-    """A request, and the codec that has read it."""
+    """A request, and the codec that has read it, if one could."""
 
-    codec: Codec
+    codec: Codec | None
     request: Request
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semcache import flow
-from semcache.batch.files import Asked, Line, Results, answer_in, digest, distinct, lines, read_requests, replaced
+from semcache.batch.files import Line, Results, answer_in, digest, distinct, lines, read_requests, replaced
 from semcache.books import Line as Sum
 from semcache.clients._exchange import Exchange
 from semcache.errors import InputError
-from semcache.types import Outcome
+from semcache.types import Outcome, Reply
+from semcache.wire import Codec
 from semcache.wire._json import dumps, loads_object
 
 if TYPE_CHECKING:
@@ -140,15 +141,14 @@ class _Merging:
         if body is None:
             self.report.failed += 1
             return raw
-        asked, outcome = self._asked(line)
-        if asked is not None:
-            ctx = self._engine.context(asked.request)
-            reply = Exchange(asked.codec, line.body, asked.request, None, refresh=False).recorded(body)
-            self._engine.perform(flow.store(ctx, reply))
-            outcome = ctx.outcome
+        codec, ctx = self._asked(line)
+        reply = Reply(None, None)  # nothing to keep
+        if codec is not None:
+            reply = Exchange(codec, line.body, ctx.request, None, refresh=False).recorded(body)
+        self._engine.perform(flow.store(ctx, reply))
         self.report.fresh += 1
-        self.report.stored += outcome.stored
-        self._enter(self.report.spent, asked, body, outcome, raw)
+        self.report.stored += ctx.outcome.stored
+        self._enter(self.report.spent, codec, body, ctx.outcome, raw)
         return raw
 
     def _hit(self, line: Line) -> bytes:
@@ -156,11 +156,12 @@ class _Merging:
         noted = self._check(line, found)
         del found["semcache"]
         raw = dumps(found)
-        asked, outcome = self._asked(line)
+        codec, ctx = self._asked(line)
+        outcome = ctx.outcome
         outcome.status = "hit"
         outcome.layer, outcome.similarity, outcome.entry_id = noted["layer"], noted["similarity"], noted["entry_id"]
         self.report.hits += 1
-        self._enter(self.report.saved, asked, answer_in(found), outcome, raw)
+        self._enter(self.report.saved, codec, answer_in(found), outcome, raw)
         return raw
 
     def _copy(self, line: Line, found: dict[str, Any]) -> bytes:
@@ -169,14 +170,14 @@ class _Merging:
         if body is None:
             self.report.failed += 1
             return dumps(found)
-        asked, outcome = self._asked(line)
-        shared = None if asked is None else asked.codec.anonymous(body)
+        codec, ctx = self._asked(line)
+        shared = None if codec is None else codec.anonymous(body)
         if shared is not None:
             found["response"] = {**found["response"], "body": shared}
         raw = dumps(found)
-        outcome.collapsed = True
+        ctx.outcome.collapsed = True
         self.report.copies += 1
-        self._enter(self.report.saved, asked, body, outcome, raw)
+        self._enter(self.report.saved, codec, body, ctx.outcome, raw)
         return raw
 
     def _check(self, line: Line, found: dict[str, Any]) -> dict[str, Any]:
@@ -187,18 +188,14 @@ class _Merging:
             raise InputError(message, path=str(self._hits))
         return noted
 
-    def _asked(self, line: Line) -> tuple[Asked | None, Outcome]:
-        """A request and the outcome of it to fill in; of an endpoint that no codec knows, only that."""
-        asked = line.parse(self._upstream)
-        if asked is not None:
-            return asked, self._engine.context(asked.request).outcome
-        engine = self._engine
-        return None, Outcome("bypass", namespace=engine.namespace, tenant=engine.tenant, reason="no codec")
+    def _asked(self, line: Line) -> tuple[Codec | None, flow.Call]:
+        codec, request = line.parse(self._upstream)
+        return codec, self._engine.context(request)
 
     def _enter(
-        self, total: Sum, asked: Asked | None, body: dict[str, Any] | None, outcome: Outcome, raw: bytes
+        self, total: Sum, codec: Codec | None, body: dict[str, Any] | None, outcome: Outcome, raw: bytes
     ) -> None:
-        usage = None if asked is None or body is None else asked.codec.usage(body)
+        usage = None if codec is None or body is None else codec.usage(body)
         outcome.usage = usage
         if usage is not None:
             outcome.usd_micro = self._engine.ledger.prices.cost(outcome.model, usage, batch=True)

@@ -87,12 +87,8 @@ def _look(
     cache: SemanticCache, line: Line, upstream: str | None, leaders: dict[bytes, str], report: Split
 ) -> bytes | None:
     """The line that answers a request; ``None`` if it must be sent."""
-    parsed = line.parse(upstream)
-    if parsed is None:
-        _count(report.uncached, f"no codec for {line.url}")
-        return None
     engine = cache.engine
-    ctx = engine.context(parsed.request)
+    ctx = engine.context(line.parse(upstream).request)
     answered = engine.perform(flow.lookup(ctx))
     if answered.body is not None:
         body = loads_object(answered.body)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -154,7 +155,11 @@ class Edge:
 
         if not isinstance(value, litellm.ModelResponse):
             return Reply(value, None, keep="never", reason=f"not a ModelResponse but a {type(value).__qualname__}")
-        return exchange.recorded(value.model_dump(mode="json"))._replace(value=value)
+        try:
+            body = value.model_dump(mode="json")
+        except ValueError as error:
+            return Reply(value, None, keep="never", reason=f"not JSON: {error}")
+        return exchange.recorded(body)._replace(value=value)
 
     def answer(self, exchange: Exchange, served: Served, stream: type[Stream] | type[AsyncStream]) -> Any:
         """What the caller gets of a call that is over: LiteLLM's own object, or one like it."""
@@ -170,7 +175,8 @@ class Edge:
             "additional_headers": {HEADER: cache_status(served.outcome, refresh=exchange.refresh)},
         }
         if exchange.request.stream:
-            return stream(chunks(body, exchange, hidden), None)
+            source = SimpleNamespace(_hidden_params=hidden, model=body.get("model"))
+            return stream(chunks(body, exchange, hidden), source)
         # LiteLLM gives every answer a usage; of a stream that reported none there is nothing to say.
         body["usage"] = body.get("usage") or litellm.Usage()
         response = litellm.ModelResponse(**body)
@@ -218,11 +224,13 @@ def _answered_by(label: str | None, arguments: Mapping[str, Any]) -> Answerer:
             model=model, custom_llm_provider=arguments.get("custom_llm_provider"), api_base=base
         )
     except Exception:  # LiteLLM says so itself when it is called
-        return Answerer(label or f"litellm {base} {model}", model)
+        return Answerer(label or f"litellm {model}", model)
     variables = (f"{provider.upper()}_{name}" for name in ("BASE_URL", "API_BASE"))
-    found = base or known or litellm.api_base or next(filter(None, map(os.environ.get, variables)), None)
-    openai = provider == "openai" and reports_usage(urlsplit(found).hostname or "" if found else "api.openai.com")
+    found = base or known or litellm.api_base or next(filter(None, map(os.environ.get, variables)), "")
+    where = urlsplit(found or ("https://api.openai.com" if provider == "openai" else ""))
+    # Without user, password and query, which may be credentials.
+    address = f"{where.scheme}://{where.hostname}:{where.port}{where.path}" if found else ""
     alias = "" if model == given else f" {model}"
-    return Answerer(
-        label or f"litellm {provider} {found or ''}{alias}", model, openai and not arguments.get("fallbacks")
-    )
+    # A fallback may be a provider that refuses the option.
+    asks = provider == "openai" and not arguments.get("fallbacks") and reports_usage(where.hostname or "")
+    return Answerer(label or f"litellm {provider} {address}{alias}", model, asks)

@@ -128,9 +128,17 @@ class _Listener:
         self._recorder = recorder
         self._hides_usage = exchange.sent is not None
         self._unseen: dict[str, Any] | None = None
+        self._lost = False
 
     def hear(self, chunk: Any) -> bool:
-        """Take a chunk; whether it is for the caller."""
+        """Take a chunk; whether it is for the caller. What cannot be followed is passed on, and not recorded."""
+        try:
+            return self._follow(chunk)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            self._lost = True
+            return True
+
+    def _follow(self, chunk: Any) -> bool:
         plain = chunk.model_dump(mode="json", exclude_none=True)
         for choice in plain.get("choices") or ():
             choice["delta"] = {name: value for name, value in choice["delta"].items() if value not in ({}, [])}
@@ -145,7 +153,8 @@ class _Listener:
         """The stream has ended. Whether that was its proper end, only LiteLLM's own reader knows: where the provider
         has given no finish reason, its last chunk says ``stop`` all the same."""
         reader = getattr(source, READER, source)
-        if not (getattr(reader, "received_finish_reason", None) or getattr(reader, "intermittent_finish_reason", None)):
+        finished = (getattr(reader, name, None) for name in ("received_finish_reason", "intermittent_finish_reason"))
+        if self._lost or not any(finished):
             return
         if self._unseen is not None:
             self._tell({"choices": [], "usage": self._unseen})

@@ -134,8 +134,8 @@ def _bypass(arguments: Mapping[str, Any]) -> str | None:
 def _held_back(choice: Mapping[str, Any]) -> Storable | None:
     """What stands beside the fields of OpenAI's format and bars a choice from the semantic tier, or from both."""
     message = choice["message"]
-    fields = message.get("provider_specific_fields") or {}
-    native = (choice.get("provider_specific_fields") or {}).get("native_finish_reason")
+    fields, ended = (_mapping(part.get("provider_specific_fields")) for part in (message, choice))
+    native = ended.get("native_finish_reason")
     if native is not None and native not in _NATIVE_ENDS:
         return Storable("never", f"finish_reason: {native}")
     if fields.get("refusal"):
@@ -145,6 +145,10 @@ def _held_back(choice: Mapping[str, Any]) -> Storable | None:
     if message.get("thinking_blocks") or any(fields.values()):
         return Storable("exact", "reasoning artefacts belong to one prompt")
     return None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _plain_choice(choice: Block) -> Block:

@@ -297,6 +297,17 @@ def test_the_books_are_at_the_price_of_a_batch(run: Run, up: Upstream) -> None:
     assert (books.spent.usd_micro, books.collapsed.usd_micro, books.saved.usd_micro) == (micro, micro, micro)
 
 
+def test_other_endpoints_go_through_untouched(run: Run) -> None:
+    rows = [{"custom_id": name, "method": "POST", "url": "/v1/moderations", "body": {"input": "x"}} for name in "ab"]
+    found = run.split(rows)
+    assert (found.sent, found.uncached) == (2, {"no codec: /v1/moderations": 2})
+    results = [{"id": "1", "custom_id": n, "response": {"status_code": 200, "body": {"ok": n}}} for n in "ba"]
+    done = run.merge(results)
+    assert (done.fresh, done.stored) == (2, 0)
+    assert [gist(result) for result in read(run.out)] == [{"ok": "a"}, {"ok": "b"}]
+    assert run.cache.stats().ledger.totals.bypassed == {"no codec": 2}
+
+
 def test_who_sends_a_copy_does_not_learn_whose_it_is(run: Run, up: Upstream) -> None:
     run.through(up, [response("a", "one", metadata={"who": "ann"}), response("b", "one", metadata={"who": "bob"})])
     first, second = (result["response"]["body"] for result in read(run.out))

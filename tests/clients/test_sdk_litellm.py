@@ -9,6 +9,10 @@ import asyncio
 import gc
 import inspect
 import json
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import litellm
@@ -367,6 +371,23 @@ async def test_anthropic_through_litellm(direct: Way, stream: bool, exact_cache:
     assert hit.choices[0].message.content == (text(first) if stream else first.choices[0].message.content)
 
 
+async def test_no_credential_of_the_address_reaches_the_key(direct: Way, exact_cache: SemanticCache) -> None:
+    where = direct.up.openai_url.replace("http://", f"http://user:{SECRET}@")
+    await direct.ask(exact_cache.wrap(litellm.completion), api_base=where)
+    outcome = last_outcome()
+    assert outcome is not None
+    assert outcome.key is not None
+    assert SECRET.encode() not in outcome.key.canonical
+
+
+async def test_a_hit_that_is_streamed_has_what_litellm_hides(direct: Way, exact_cache: SemanticCache) -> None:
+    target = exact_cache.wrap(litellm.completion)
+    await direct.ask(target)
+    stream = target(**direct.arguments(stream=True))
+    assert stream._hidden_params["cache_hit"] is True
+    assert next(stream)._hidden_params["cache_hit"] is True
+
+
 def test_the_router_before_the_cache_is_not_changed(up: Upstream, exact_cache: SemanticCache) -> None:
     way = Way("router", up)
     router = way.target()
@@ -406,7 +427,32 @@ async def test_fallbacks_are_the_routers_own(up: Upstream, exact_cache: Semantic
         await way.ask(without)
 
 
-@pytest.mark.parametrize("target", [litellm.embedding, litellm.text_completion, litellm.Router.completion], ids=str)
+@pytest.mark.parametrize(
+    "target",
+    [litellm.embedding, litellm.text_completion, litellm.Router.completion],
+    ids=["embedding", "text", "method"],
+)
 def test_other_functions_of_litellm_are_refused(target: Any, exact_cache: SemanticCache) -> None:
     with pytest.raises(ConfigurationError, match=r"litellm\.completion"):
         exact_cache.wrap(target)
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "providers.md"
+
+
+@pytest.mark.parametrize(
+    ("heading", "printed"), [("LiteLLM", "miss ModelResponse\nhit ModelResponse"), ("instructor", "miss\nhit")]
+)
+def test_the_example_of_the_docs(heading: str, printed: str, up: Upstream, tmp_path: Path) -> None:
+    section = DOCS.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1]
+    example = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)[0]
+    environment = {
+        "HOME": str(tmp_path),
+        "XDG_DATA_HOME": str(tmp_path),
+        "OPENAI_API_KEY": "none",
+        "OPENAI_BASE_URL": up.openai_url,
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "PYTHONPATH": ":".join(sys.path),
+    }
+    run = subprocess.run([sys.executable, "-c", example], env=environment, capture_output=True, text=True, check=False)
+    assert run.stdout.strip() == printed, run.stderr
