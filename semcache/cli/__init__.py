@@ -18,7 +18,7 @@ from semcache.errors import ConfigurationError, InputError, SemcacheError
 
 COMMANDS: Final = {
     "demo": "Wrap real clients, replay a support log through them, and show what the cache did.",
-    "stats": "Show hits, misses, tokens and money, by namespace, model and day.",
+    "stats": "Show hits, misses, tokens and money, by source, namespace, model and day.",
     "explain": "Show why a question would hit or miss: candidates, scores, guards.",
     "invalidate": "Delete stored answers by id, tag, namespace, scope or tenant.",
     "forget": "Erase all that is kept of a tenant, and leave nothing behind.",
@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "resume": "Switch on again what audits have switched off: the semantic tier of a namespace.",
     "doctor": "Check the store, the index, the embedder and the installed versions.",
     "replay": "Replay a query log through the cache: hit rate, wrong hits, savings.",
+    "estimate": "Estimate what a log costs with and without the cache, for each of some models.",
     "score": "Judge pairs of texts: would the answer to the second be served to the first?",
     "tune": "Choose thresholds that are shown to keep a budget of wrong hits, and write a policy.",
     "certify": "Check on new data that a policy still keeps its budget of wrong hits.",

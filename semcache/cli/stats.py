@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
-from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from semcache.cli._common import console, counted, json_option, opened, print_json, safe, store_option
+from semcache.cli._money import budget_lines, sources, summary, usd
 
 if TYPE_CHECKING:
     from datetime import date
@@ -28,21 +28,45 @@ BAR_WIDTH: Final = 40
 @store_option
 @click.option("--namespace", help="Only this namespace.")
 @click.option("--days", default=14, show_default=True, type=click.IntRange(min=1), help="How many days back, UTC.")
+@click.option(
+    "--prices",
+    "price_file",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Put the prices of this file on calls that had none when they were made.",
+)
 @json_option
-def stats(store_url: str, namespace: str | None, days: int, as_json: bool) -> None:
-    """Show hits, misses, tokens and money, by namespace, model and day."""
+def stats(store_url: str, namespace: str | None, days: int, price_file: str | None, as_json: bool) -> None:
+    """Show hits, misses, tokens and money, by source, namespace, model and day."""
+    from semcache.budgets import standing as budgets_standing
     from semcache.ledger import Ledger
     from semcache.live.record import PREFIX, decode
+    from semcache.prices import Prices
+    from semcache.prompt_cache import predictions
 
     since = datetime.now(timezone.utc).date() - timedelta(days=days - 1)
+    prices = Prices(price_file)
     with opened(store_url) as store:
-        books = Ledger(store).report(namespace=namespace, since=since)
+        books = Ledger(store, prices).report(namespace=namespace, since=since)
+        budgets = [state for state in budgets_standing(store) if namespace in (None, state.namespace)]
         size = store.stats()
         records = decode(store.counters(PREFIX))
+        predicted = predictions.decode(store.counters(predictions.PREFIX))
+    if price_file is not None:
+        books = books.settled(prices)
     live = {name: record.standing for name, record in sorted(records.items()) if namespace in (None, name)}
     if as_json:
         facts = {name: standing.to_dict() for name, standing in live.items()}
-        print_json({"since": since.isoformat(), "store": size._asdict(), **books.to_dict(), "live": facts})
+        marks = [row.to_dict() for row in predicted]
+        print_json(
+            {
+                "since": since.isoformat(),
+                "store": size._asdict(),
+                **books.to_dict(),
+                "live": facts,
+                "budgets": [state.to_dict() for state in budgets],
+                "prompt_cache": marks,
+            }
+        )
         return
     out = console()
     held = "" if size.bytes is None else f", {size.bytes / 1024:,.0f} KiB"
@@ -50,13 +74,23 @@ def stats(store_url: str, namespace: str | None, days: int, as_json: bool) -> No
     for name, standing in live.items():
         for line in _standing(name, standing):
             out.print(line)
+    for line in predictions.lines(predicted):
+        out.print(safe(line))
+    for line in budget_lines(budgets):
+        out.print(line)
     if not books.rows:
         out.print(f"No calls are booked since {since}.")
         return
     out.print(_table(books))
-    out.print()
-    for line in (*_summary(books.totals), "", "By day: exact hits █, semantic hits ▓, the rest ░"):
-        out.print(line)
+    for part in (
+        "",
+        sources(books.totals),
+        "",
+        *summary(books),
+        "",
+        "By day: exact hits █, semantic hits ▓, the rest ░",
+    ):
+        out.print(part)
     for line in bars(books.group("day")):
         out.print(line)
 
@@ -75,25 +109,6 @@ def _table(books: Stats) -> Table:
         cells = (cell(row.books) for _, cell in columns)
         table.add_row(str(row.day), safe(row.namespace), safe(row.model), *cells)
     return table
-
-
-def _summary(totals: Books) -> list[str]:
-    saved, collapsed = totals.saved, totals.collapsed
-    sooner = round(totals.latency_saved_ms / 1000, 1) + 0.0  # not "-0.0"
-    lines = [f"Hits saved {_count(saved.known_tokens)} tokens, {_usd(saved.usd)}, and came {sooner:,} s sooner."]
-    if collapsed.calls:
-        lines.append(f"Collapsed calls spared {_count(collapsed.known_tokens)} tokens, {_usd(collapsed.usd)} more.")
-    if totals.shadow.calls:
-        shadow, hits = totals.shadow, f"{totals.shadow_exact_hits:,} exact and {totals.shadow_semantic_hits:,} semantic"
-        lines.append(
-            f"Withheld: {hits} hits, which would have saved {_count(shadow.known_tokens)} tokens, {_usd(shadow.usd)}."
-        )
-    if totals.audit.calls:
-        audit = totals.audit
-        lines.append(f"Audits: {audit.calls:,} calls, {_count(audit.known_tokens)} tokens, {_usd(audit.usd)}.")
-    if unpriced := saved.unpriced + collapsed.unpriced + totals.spent.unpriced + totals.audit.unpriced:
-        lines.append(f"Not in the money: {unpriced:,} calls whose tokens, or the price of whose model, are unknown.")
-    return lines
 
 
 def _standing(namespace: str, standing: Standing) -> Iterator[str]:
@@ -120,14 +135,6 @@ def _standing(namespace: str, standing: Standing) -> Iterator[str]:
         yield f"{name}: {standing.reported_right:,} hits reported right, {standing.reported_wrong:,} wrong."
 
 
-def _count(value: int | None) -> str:
-    return "–" if value is None else f"{value:,}"
-
-
-def _usd(value: Decimal | None) -> str:
-    return "$ –" if value is None else f"${value:,.4f}" if value < 1 else f"${value:,.2f}"
-
-
 _COLUMNS: Final[tuple[tuple[str, Callable[[Books], str]], ...]] = (
     ("calls", lambda b: f"{b.requests:,}"),
     ("exact", lambda b: f"{b.exact_hits:,}"),
@@ -137,8 +144,8 @@ _COLUMNS: Final[tuple[tuple[str, Callable[[Books], str]], ...]] = (
     ("miss", lambda b: f"{b.misses:,}"),
     ("bypass", lambda b: f"{b.bypasses:,}"),
     ("hits", lambda b: "–" if b.hit_rate is None else f"{b.hit_rate:.1%}"),
-    ("saved", lambda b: _usd(b.saved.usd)),
-    ("spent", lambda b: _usd(b.spent.usd)),
+    ("saved", lambda b: usd(b.saved.usd)),
+    ("spent", lambda b: usd(b.spent.usd)),
 )
 _RARE: Final = {"stale", "collapsed", "bypass"}
 """Columns that are left out while they hold nothing."""
