@@ -31,8 +31,15 @@ EXTRAS: Final = {
     "sentence-transformers": "sentence-transformers",
     "openai": "openai",
     "anthropic": "anthropic",
+    "google-genai": "gemini",
+    "boto3": "bedrock",
+    "litellm": "litellm",
     "genai-prices": "prices",
     "hiredis": "hiredis",
+    "cryptography": "encryption",
+    "jsonschema-rs": "schema",
+    "pyarrow": "parquet",
+    "matplotlib": "report",
 }
 """Optional distributions, with the extra of this package that installs each."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from semcache import Policy
+from semcache.guards import time_bound
 from semcache.live import audit, evidence, record
 
 DOCS = Path(__file__).parents[2] / "docs" / "live.md"
@@ -33,6 +36,15 @@ def test_there_is_no_other_example():
     assert len(EXAMPLES) == 3
 
 
+def test_the_policy_file_is_one(tmp_path):
+    (toml,) = re.findall(r"```toml\n(.*?)```", TEXT, flags=re.DOTALL)
+    path = tmp_path / "policy.toml"
+    path.write_text(toml, encoding="utf-8")
+    policy = Policy.load(path)
+    assert (policy.time_bound_ttl, policy.time_bound_ttl_for("handbook")) == (900.0, math.inf)
+    assert Policy().time_bound_ttl == 60.0  # "a minute"
+
+
 @pytest.mark.parametrize(
     "figure",
     [
@@ -40,6 +52,8 @@ def test_there_is_no_other_example():
         f"Above {record.BAR:.0%}".replace("%", " %"),
         f"by at most {record.MAX_SLACK}",
         f"for {evidence.MAX_ENTRIES:,} entries",
+        f"The first {evidence.MAX_NAMESPACES} namespaces",
+        f"more than {time_bound._LONGEST} characters",
     ],
 )
 def test_a_figure_is_the_codes_own(figure):
