@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from semcache.book_rows import PREFIX
 from semcache.books import Books, Line
 from semcache.cache import SemanticCache
 from semcache.cli import COMMANDS, main
+from semcache.cli.doctor import EXTRAS
 from semcache.cli.stats import BAR_WIDTH, bars
 from semcache.ledger import Ledger
 from semcache.stores import SqliteStore
@@ -249,6 +251,11 @@ def test_what_explain_finds_wrong_can_be_reported(store: str) -> None:
     with SemanticCache.open(store) as cache:
         pairs = cache.engine.store.changes(None, fingerprint="any").wrong_pairs
     assert any(int(entry, 16) in pair for pair in pairs)
+
+
+def test_doctor_knows_every_extra() -> None:
+    extras = set(metadata("semcache-llm").get_all("Provides-Extra"))
+    assert extras - {"all", "dev"} <= set(EXTRAS.values())
 
 
 def test_explain_in_an_empty_store(tmp_path: Path) -> None:
