@@ -85,6 +85,8 @@ class Engine:
         self.budgets = Budgets(budgets, store, self.emit)
         if budgets:
             ledger.on_paid.append(self.budgets.paid)
+        ledger.watch("embedding", None if semantic is None else semantic.queue.embedder, namespace)
+        ledger.watch("verifier", policy.verifier, namespace)
         self.auditor: Auditor | None = None
         if policy.audit_rate > 0.0:
             self.auditor = Auditor(policy.audit_rate, judge, self.evidence, ledger, self.mark_wrong, self.emit)

@@ -104,6 +104,11 @@ class Ledger:
         self._add(namespace, model, enter)
         self._tell_paid(namespace, usd_micro)
 
+    def watch(self, kind: Overhead, part: object, namespace: str) -> None:
+        """Book what a part pays for from now on, if it can tell: one that calls a provider has an ``on_usage``."""
+        if hasattr(part, "on_usage"):
+            part.on_usage = lambda model, usage: self.record_overhead(kind, namespace, model, usage)
+
     def record_audit(self, namespace: str, model: str | None, usage: Usage | None) -> None:
         """Book what one audit call cost."""
         self.record_overhead("audit", namespace, model, usage)

@@ -89,6 +89,11 @@ class EmbeddingQueue:
         self._memo.after_fork()
 
     @property
+    def embedder(self) -> Embedder:
+        """What makes the vectors."""
+        return self._embedder
+
+    @property
     def dim(self) -> int:
         """Length of the vectors. May load the model."""
         return self._embedder.dim

@@ -9,7 +9,7 @@ import base64
 import json
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ from semcache._fork import renew_in_child
 from semcache.embedders.base import check_texts, unit_rows, utf8_length
 from semcache.embedders.function import SAFE_BYTES
 from semcache.errors import ConfigurationError, EmbedderError
+from semcache.types import Usage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +51,8 @@ class RemoteEmbedder:
         ConfigurationError: An argument cannot be used.
 
     A server can change the weights behind a name without a word: the fingerprint only knows address, model and
-    dimensions.
+    dimensions. ``on_usage`` is told of each request's model and tokens (``None`` if the server does not say): a cache
+    books them by it.
     """
 
     inline = False
@@ -83,6 +85,7 @@ class RemoteEmbedder:
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
+        self.on_usage: Callable[[str | None, Usage | None], None] | None = None
         self._idle: deque[Connection] = deque()
         self.source = f"{model} at {parts.scheme}://{parts.netloc}"
         origin = f"{parts.netloc.lower()}{parts.path.rstrip('/')}"
@@ -126,6 +129,8 @@ class RemoteEmbedder:
         status, answer = self._post(json.dumps(body).encode(), time.monotonic() + self._timeout_s)
         if status != 200:
             raise EmbedderError(f"{self.source} answered {status}: {answer[:200].decode(errors='replace')}")
+        if self.on_usage is not None:
+            self.on_usage(self._name, _usage(answer))
         matrix = unit_rows(_rows(answer, self.source), count=len(texts), dim=self._dim)
         self._dim = matrix.shape[1]
         return matrix
@@ -151,6 +156,14 @@ class RemoteEmbedder:
             raise EmbedderError(f"{self.source} gave no answer within {self._timeout_s} s") from error
         except Exception as error:
             raise EmbedderError(f"{self.source} cannot be reached: {error!r}") from error
+
+
+def _usage(answer: bytes) -> Usage | None:
+    try:
+        tokens = json.loads(answer)["usage"]["prompt_tokens"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return Usage(tokens) if type(tokens) is int and tokens >= 0 else None
 
 
 def _rows(answer: bytes, source: str) -> list[Any]:

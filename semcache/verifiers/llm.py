@@ -39,7 +39,7 @@ def prompt_for(query: str, cached: str) -> str:
 
 def usage_of(prompt: str) -> Usage:
     """About what a call with such a prompt takes."""
-    return Usage(math.ceil(len(prompt) / _CHARACTERS_A_TOKEN), _ANSWER_TOKENS)
+    return Usage(math.ceil(len(prompt) / _CHARACTERS_A_TOKEN), _ANSWER_TOKENS, estimated=True)
 
 
 def yes_or_no(answer: str) -> bool | None:
@@ -52,14 +52,16 @@ class LLMVerifier:
     """Asks a language model about each pair, by one call each.
 
     Args:
-        ask: ``ask(prompt) -> answer``: a function around any client. If that client is wrapped by a cache, let it use
-            ``bypass``: verdicts are remembered already.
+        ask: ``ask(prompt) -> answer``: a function around any client that is not wrapped by a cache. Verdicts are
+            remembered already, and a wrapped one would book its calls a second time.
         model: Its name, for the price; needed with a cap.
         max_usd: What all calls together may cost. A call whose estimate would pass it is not made.
         prices: Where prices come from.
 
     Raises:
         ConfigurationError: A cap without a model of known price.
+
+    ``on_usage`` is told of each call's model and about how many tokens: a cache books them by it.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class LLMVerifier:
         digest = hashlib.sha256(PROMPT.encode()).hexdigest()[:12]
         self._fingerprint = f"{model or fingerprint(ask)}/{digest}"
         self._cap = None if max_usd is None else int(Decimal(str(max_usd)) * _MICRO)
+        self.on_usage: Callable[[str | None, Usage | None], None] | None = None
         self._spent = 0
         self._lock = threading.Lock()
         if self._cap is not None and self._prices.cost(model, Usage(1, 1)) is None:
@@ -103,8 +106,11 @@ class LLMVerifier:
 
     def _score(self, query: str, cached: str) -> float:
         prompt = prompt_for(query, cached)
-        self._pay(usage_of(prompt))
+        usage = usage_of(prompt)
+        self._pay(usage)
         answer = self._ask(prompt)
+        if self.on_usage is not None:
+            self.on_usage(self._model, usage)
         said = yes_or_no(answer)
         if said is None:
             raise VerifierError(f"the model answered neither yes nor no: {answer[:80]!r}")

@@ -41,6 +41,7 @@ class EmbeddingServer(ThreadingHTTPServer):
         self.connections = 0
         self.status = 200
         self.floats = False
+        self.tells_usage = True  # a letter is a token
         self.answer: bytes | None = None
         self.close_after = False
         self.drip_s = 0.0
@@ -92,7 +93,9 @@ def _answer(body: dict[str, Any], server: EmbeddingServer) -> bytes:
         {"object": "embedding", "index": index, "embedding": _encode(row, server.floats)}
         for index, row in enumerate(rows)
     ]
-    return json.dumps({"object": "list", "data": items[::-1], "model": body["model"]}).encode()
+    usage = {"prompt_tokens": sum(map(len, body["input"])), "total_tokens": sum(map(len, body["input"]))}
+    told = {"usage": usage} if server.tells_usage else {}
+    return json.dumps({"object": "list", "data": items[::-1], "model": body["model"], **told}).encode()
 
 
 def _encode(row: np.ndarray, floats: bool) -> object:
