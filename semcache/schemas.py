@@ -22,28 +22,29 @@ if TYPE_CHECKING:
 
 # Where a body holds its schema, by openai 3.54.0, anthropic 2.12.0, google-genai 3.4 and botocore 1.44.5. 2026-11-21.
 _PLACES: Final = (
-    ("response_format", "json_schema", "schema"),
-    ("text", "format", "schema"),
-    ("output_config", "format", "schema"),
-    ("output_format", "schema"),
-    ("generationConfig", "responseJsonSchema"),
-    ("generationConfig", "responseSchema"),
-    ("outputConfig", "textFormat", "structure", "jsonSchema", "schema"),
+    ("response_format", ("json_schema", "schema")),
+    ("text", ("format", "schema")),
+    ("output_config", ("format", "schema")),
+    ("output_format", ("schema",)),
+    ("generationConfig", ("responseJsonSchema",)),
+    ("generationConfig", ("responseSchema",)),
+    ("outputConfig", ("textFormat", "structure", "jsonSchema", "schema")),
 )
 
 
 def demanded(request: Request) -> Mapping[str, Any] | str | None:
     """The schema that the answer to a request must keep to, as it was sent; ``None`` if there is none."""
     body = request.scope.get("body")
-    if not isinstance(body, Mapping):
+    if not isinstance(body, dict):
         return None
-    for first, *rest in _PLACES:
-        found = body.get(first)
-        for name in rest:
-            found = found.get(name) if isinstance(found, Mapping) else None
-        if found:
-            schema: Mapping[str, Any] | str = found
-            return schema
+    for field, path in _PLACES:
+        if field in body:
+            found = body[field]
+            for name in path:
+                found = found.get(name) if isinstance(found, dict) else None
+            if found:
+                schema: Mapping[str, Any] | str = found
+                return schema
     return None
 
 

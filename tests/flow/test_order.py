@@ -7,8 +7,23 @@ from semcache import flow
 from semcache.flight import Landed
 from semcache.keys import make_key
 from semcache.policy import Policy
-from semcache.steps import UNREADABLE, CallUpstream, Embed, GetExact, GetStale, Join, Near, Search, Verify, Write
-from semcache.types import Entry, Outcome, Reply, Request, Usage
+from semcache.prompt_cache import Plan
+from semcache.steps import (
+    UNREADABLE,
+    CallUpstream,
+    Embed,
+    GetExact,
+    GetStale,
+    Join,
+    Marked,
+    MarkPrompt,
+    Near,
+    Reconcile,
+    Search,
+    Verify,
+    Write,
+)
+from semcache.types import Entry, Marks, Outcome, Prompt, Reply, Request, Usage
 
 VECTOR = np.eye(1, 8, dtype=np.float32)[0]
 REPLY = Reply("value", b'"fresh"', Usage(10, 5))
@@ -452,3 +467,43 @@ def test_a_follower_gets_the_expired_answer_of_its_leader():
     answered = drive(flow.call(ctx), (GetExact, None), (Join, landed))
     assert answered.body == b'"stored"'
     assert (ctx.outcome.status, ctx.outcome.reason) == ("stale", "status 503")
+
+
+PROMPT = Prompt("anthropic", {"model": "m"}, "api.anthropic.com", "m")
+MARKED = Marked({"model": "m", "marked": True}, Marks(reason="pays"), "anthropic/m", Plan(""), None, 40, 1000.0)
+
+
+def test_a_miss_is_marked_before_it_is_sent_and_reconciled_after():
+    ctx, seen = context(policy=EXACT_ONLY, prompt=PROMPT), []
+    drive(
+        flow.call(ctx),
+        (GetExact, None),
+        (Join, Lead()),
+        (GetExact, None),
+        (MarkPrompt, lambda step: MARKED),
+        (CallUpstream, lambda step: seen.append(step.body) or REPLY),
+        (Reconcile, lambda step: seen.append(step.usage)),
+        (Write, True),
+    )
+    assert seen == [MARKED.body, REPLY.usage]
+    assert (ctx.outcome.marks, ctx.outcome.expected_read_tokens) == (MARKED.marks, 40)
+
+
+def test_a_hit_and_a_bypass_are_not_marked():
+    drive(flow.call(context(prompt=PROMPT)), (GetExact, entry(context())))
+    drive(flow.call(context(prompt=PROMPT, bypass="asked for by the caller")), (CallUpstream, REPLY))
+
+
+@pytest.mark.parametrize("marked", [None, MARKED], ids=["no prompt cache", "failed"])
+def test_nothing_is_reconciled_without_marks_or_without_an_answer(marked):
+    ctx = context(policy=EXACT_ONLY, prompt=PROMPT)
+    failed = Reply("503", None, keep="never", reason="status 503", failed=True)
+    drive(
+        flow.call(ctx),
+        (GetExact, None),
+        (Join, Lead()),
+        (GetExact, None),
+        (MarkPrompt, lambda step: marked),
+        (CallUpstream, failed),
+    )
+    assert ctx.outcome.marks is None
