@@ -371,6 +371,36 @@ async def test_anthropic_through_litellm(direct: Way, stream: bool, exact_cache:
     assert hit.choices[0].message.content == (text(first) if stream else first.choices[0].message.content)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_questions_of_the_same_meaning_and_the_audit_of_their_hits(way: Way, stream: bool) -> None:
+    first = [{"role": "user", "content": "How do I reset my password?"}]
+    second = [{"role": "user", "content": "How can I reset my password?"}]
+    judged: list[str] = []
+
+    def judge(question: str, stored_question: str, stored: str, fresh: str) -> bool:
+        judged.append(fresh)
+        return True
+
+    with SemanticCache(store="memory://", policy=Policy(audit_rate=1.0), judge=judge) as cache:
+        target = cache.wrap(way.target())
+        answer = await way.ask(target, messages=first)
+        found = await way.ask(target, messages=second, stream=stream)
+        second.append({"role": "assistant", "content": "the caller goes on with its list"})
+        said = text(found) if stream else found.choices[0].message.content
+        assert said == answer.choices[0].message.content
+        outcome = last_outcome()
+        assert outcome is not None
+        assert outcome.layer == "semantic"
+        auditor = cache.engine.auditor
+        assert auditor is not None
+        assert await asyncio.to_thread(auditor.wait, 20.0)
+    assert [request.body["messages"][-1]["content"] for request in way.up.requests()] == [
+        "How do I reset my password?",
+        "How can I reset my password?",
+    ]
+    assert len(judged) == 1
+
+
 async def test_no_credential_of_the_address_reaches_the_key(direct: Way, exact_cache: SemanticCache) -> None:
     where = direct.up.openai_url.replace("http://", f"http://user:{SECRET}@")
     await direct.ask(exact_cache.wrap(litellm.completion), api_base=where)
