@@ -168,7 +168,7 @@ def store(ctx: Call, reply: Reply) -> Flow:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a request would hit or miss. Nothing was served, stored or counted.
+    """Why a request would hit or miss. Nothing was served or counted, and no answer stored.
 
     Args:
         status: ``hit``, ``miss`` or ``bypass``.

@@ -190,7 +190,8 @@ class Evidence:
                 ids = list(_leaving(self._store, selector, record.entries))
                 for id in ids:
                     del record.entries[id]
-                self._store.drop_counters(list(entry_counters(namespace, ids)))
+                if ids:
+                    self._store.drop_counters(list(entry_counters(namespace, ids)))
 
     def _count(self, namespace: str, right: bool) -> dict[str, int]:
         record = self._records.get(namespace, _NOTHING)
