@@ -29,7 +29,7 @@ from semcache.errors import ConfigurationError
 from semcache.guards import GUARDS, covered, fold, verdicts
 from semcache.guards.time_bound import time_bound
 from semcache.privacy import MODES, Secrets, find_secret
-from semcache.scoring import WEIGHED, decisive, shipped
+from semcache.scoring import WEIGHED, Scoring, decisive, shipped
 from semcache.types import Candidate, Decision, GuardVerdict, Judged, Request
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ class Policy:
             routes, canned replies. Near questions with one answer then vouch for it, down to a cosine of 0.5, and an
             answer that most of them contradict is not served. With ``"free"`` wording answers are not compared.
         min_agreement: Least share of the near questions, weighted by similarity, that vouch for an answer.
+        scoring: The model of that probability; ``None`` means the shipped one. ``semcache tune`` fits others.
         uncovered_threshold: Least cosine where a guard does not know the language of the text.
         guards: Names of the guards that may veto (``semcache.guards.GUARDS``); all by default.
         semantic: Whether texts are matched by meaning at all.
@@ -153,6 +154,7 @@ class Policy:
     min_probability: float = 0.85
     answers: Answers = "free"
     min_agreement: float = 0.8
+    scoring: Scoring | None = None
     uncovered_threshold: float = 0.97
     guards: tuple[str, ...] = tuple(GUARDS)
     semantic: bool = True
@@ -311,16 +313,17 @@ class Policy:
         return self.semantic or any(override.semantic for override in self.namespaces.values())
 
     def check_embedder(self, fingerprint: str) -> None:
-        """Refuse an embedder other than the one that the evidence was measured with.
+        """Refuse an embedder other than the one that the evidence was measured with, and the scoring fitted to.
 
         Raises:
             ConfigurationError: The fingerprints differ.
         """
-        if self.evidence is not None and self.evidence.fingerprint != fingerprint:
-            raise ConfigurationError(
-                f"this policy was made for the embedder {self.evidence.fingerprint!r}, not {fingerprint!r}: "
-                "its threshold means something else here; tune again"
-            )
+        for made in (self.evidence, self.scoring):
+            if made is not None and made.fingerprint != fingerprint:
+                raise ConfigurationError(
+                    f"this policy was made for the embedder {made.fingerprint!r}, not {fingerprint!r}: "
+                    "its threshold means something else here; tune again"
+                )
 
 
 def admit(policy: Policy, request: Request) -> str:
@@ -384,7 +387,8 @@ def judge(
         embedder: Fingerprint of the embedder that the similarities come from; ``None`` means the default one.
     """
     floor = -1.0 if min_similarity is None else min_similarity
-    bars = _Bars(max(policy.threshold_for(namespace), floor), 0.0, policy.guards_for(namespace))
+    model = policy.scoring or shipped()
+    bars = _Bars(max(policy.threshold_for(namespace), floor), 0.0, policy.guards_for(namespace), model)
     # A threshold that was measured is kept to, and so is the one for texts that the guards cannot read.
     slack = 0.0 if policy.evidence is not None else 1.0
     least = min(bars.similarity, policy.search_from(namespace))
@@ -395,7 +399,7 @@ def judge(
     if candidates and (explain or any(one.similarity >= least - slack * one.slack for one in candidates)):
         if not covered(bars.guards, text):
             bars, slack = bars._replace(similarity=max(bars.similarity, policy.uncovered_threshold)), 0.0
-        elif embedder is None or embedder == shipped().fingerprint:
+        elif embedder is None or embedder == model.fingerprint:
             bars, votes = bars._replace(probability=policy.min_probability_for(namespace)), closed
         else:
             votes = closed and policy.evidence is not None and policy.evidence.fingerprint == embedder
@@ -437,6 +441,7 @@ class _Bars(NamedTuple):
     similarity: float
     probability: float
     guards: tuple[str, ...]
+    model: Scoring
 
     def vetoes(self, said: Sequence[GuardVerdict], query: str, cached: str) -> list[GuardVerdict]:
         """The objections that no probability outweighs."""
@@ -469,7 +474,7 @@ def _judge_one(candidate: Candidate, text: str, bars: _Bars, share: float | None
     reasons += [f"{verdict.guard}: {verdict.reason}" for verdict in vetoes]
     if vetoes or not bars.probability:
         return Judged(candidate, tuple(reasons), said, agreement=share)  # of a pair with a veto the model knows nothing
-    probability = shipped().probability(text, candidate.text, candidate.similarity)
+    probability = bars.model.probability(text, candidate.text, candidate.similarity)
     if probability < bars.probability and not same:
         doubts = "".join(f"; {verdict.guard}: {verdict.reason}" for verdict in said if not verdict.ok)
         reasons.append(f"probability {probability:.3f} below {bars.probability:.3f}{doubts}")

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from semcache.errors import ConfigurationError
 from semcache.policy import Evidence, Override, Policy
+from semcache.scoring import Scoring
 
 _Fields = dict[str, str]
 
@@ -87,6 +88,8 @@ def dumps(policy: Policy) -> str:
         lines += ["", f"[namespaces.{_text(name)}]", *_assignments(override, _RULES)]
     if policy.evidence is not None:
         lines += ["", "[evidence]", *_assignments(policy.evidence, _EVIDENCE)]
+    if policy.scoring is not None:
+        lines += ["", "[scoring]", *_model(policy.scoring)]
     return "\n".join(lines) + "\n"
 
 
@@ -99,10 +102,10 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 def _policy(document: Mapping[str, Any], source: str) -> Policy:
-    tables = ("namespaces", "evidence")
+    tables = ("namespaces", "evidence", "scoring")
     values = _values({key: value for key, value in document.items() if key not in tables}, _POLICY, source, "", tables)
     namespaces = _table(document.get("namespaces", {}), source, "namespaces")
-    evidence = document.get("evidence")
+    evidence, scoring = document.get("evidence"), document.get("scoring")
     try:
         return Policy(
             **values,
@@ -111,6 +114,7 @@ def _policy(document: Mapping[str, Any], source: str) -> Policy:
                 for name, rules in namespaces.items()
             },
             evidence=None if evidence is None else _evidence(_table(evidence, source, "evidence"), source),
+            scoring=None if scoring is None else Scoring.of(_table(scoring, source, "scoring")),
         )
     except ConfigurationError as error:
         raise error if str(error).startswith(source) else ConfigurationError(f"{source}: {error}") from error
@@ -120,6 +124,13 @@ def _evidence(table: Mapping[str, Any], source: str) -> Evidence:
     if "fingerprint" not in table:
         raise ConfigurationError(f"{source}: evidence.fingerprint is missing: which embedder is this policy for?")
     return Evidence(**_values(table, _EVIDENCE, source, "evidence."))
+
+
+def _model(scoring: Scoring) -> list[str]:
+    """A model, one tree a line. Lists and finite numbers are written alike in JSON and TOML."""
+    document = scoring.to_dict()
+    trees = [f"  {json.dumps(tree)}," for tree in document.pop("trees")]
+    return [*(f"{name} = {json.dumps(value)}" for name, value in document.items()), "trees = [", *trees, "]"]
 
 
 def _table(value: object, source: str, name: str) -> Mapping[str, Any]:

@@ -54,24 +54,43 @@ class Scoring:
 
     Args:
         fingerprint: The embedder whose cosines it was fitted on.
-        bias: Logit before any tree.
+        bias: Logit before anything else.
         trees: Each adds the value of one of its leaves to the logit.
+        weights: What a unit of each feature adds to the logit; empty for nothing.
     """
 
     fingerprint: str
     bias: float
     trees: tuple[Tree, ...]
+    weights: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Scoring:
-        """A model from its JSON.
+        """A model from its JSON, or from its table in a policy file.
 
         Raises:
-            ConfigurationError: It was fitted on other features than these.
+            ConfigurationError: It is damaged, or was fitted on other features than these.
         """
-        if document["features"] != list(DIRECTIONS):
+        if document.get("features") != list(DIRECTIONS):
             raise ConfigurationError("this scoring model was fitted on other features: fit it again")
-        return cls(document["fingerprint"], document["bias"], tuple(_tree(tree) for tree in document["trees"]))
+        try:
+            weights = tuple(map(_finite, document.get("weights", ())))
+            trees = tuple(_tree(tree) for tree in document["trees"])
+            if len(weights) not in (0, len(DIRECTIONS)):
+                raise ValueError(f"{len(weights)} weights for {len(DIRECTIONS)} features")
+            return cls(str(document["fingerprint"]), _finite(document["bias"]), trees, weights)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigurationError(f"this scoring model is damaged: {error!r}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """What :meth:`of` reads."""
+        return {
+            "fingerprint": self.fingerprint,
+            "features": list(DIRECTIONS),
+            "bias": self.bias,
+            "weights": list(self.weights),
+            "trees": [_nested(tree) for tree in self.trees],
+        }
 
     def probability(self, query: str, cached: str, cosine: float) -> float:
         """That the answer to ``cached`` serves ``query``, given that no veto stands against the pair."""
@@ -79,13 +98,19 @@ class Scoring:
 
     def of_features(self, values: Features) -> float:
         """The same for features in hand."""
+        return 1.0 / (1.0 + math.exp(-max(self.logit(values), -700.0)))
+
+    def logit(self, values: Features) -> float:
+        """``log(p / (1 - p))`` of that probability."""
         logit = self.bias
+        for value, weight in zip(values, self.weights):  # noqa: B905  no weights are none
+            logit += weight * value
         for tree in self.trees:
             node = tree
             while isinstance(node, tuple):
                 node = node[2] if values[node[0]] <= node[1] else node[3]
             logit += node
-        return 1.0 / (1.0 + math.exp(-logit))
+        return logit
 
 
 @lru_cache(maxsize=1)
@@ -146,5 +171,19 @@ def _dice(a: Any, b: Any) -> float:
 
 def _tree(node: Any) -> Tree:
     if isinstance(node, list):
-        return (int(node[0]), float(node[1]), _tree(node[2]), _tree(node[3]))
-    return float(node)
+        feature, bar, below, above = node
+        if feature not in range(len(DIRECTIONS)):
+            raise ValueError(f"there is no feature {feature!r}")
+        return (int(feature), _finite(bar), _tree(below), _tree(above))
+    return _finite(node)
+
+
+def _finite(value: Any) -> float:
+    """A number that comparisons mean something of: a bar that is not met by ``nan`` is not kept by it either."""
+    if not math.isfinite(value):
+        raise ValueError(f"{value!r} is no number to reckon with")
+    return float(value)
+
+
+def _nested(tree: Tree) -> Any:
+    return [tree[0], tree[1], _nested(tree[2]), _nested(tree[3])] if isinstance(tree, tuple) else tree

@@ -296,7 +296,7 @@ def open_tier(
     from semcache.embedders import EmbeddingQueue, resolve
 
     queue = EmbeddingQueue(resolve(embedder), budget_s=policy.embed_budget_s)
-    if policy.evidence is not None:
+    if policy.evidence is not None or policy.scoring is not None:
         policy.check_embedder(queue.fingerprint)
 
     def make_index(dim: int) -> VectorIndex:

@@ -1,12 +1,12 @@
 """Statistics of wrong hits: exact tests, exact bounds, and the search for a threshold that keeps both honest.
 
 A *budget* is a statement such as "at most 1 % of semantic hits are wrong, at 95 % confidence". It is shown for one
-threshold by an exact binomial test: were the true rate above the budget, so few wrong ones would be seen with
-probability 5 % at most. Testing many thresholds and keeping the best would not be a test any more. Two known ways out
+setting by an exact binomial test: were the true rate above the budget, so few wrong ones would be seen with
+probability 5 % at most. Testing many settings and keeping the best would not be a test any more. Two known ways out
 meet in :func:`fixed_sequence`:
 
 - *Learn then test* (Angelopoulos, Bates, Candès, Jordan, Lei, 2021, arXiv:2110.01052, fixed-sequence testing). The
-  order of thresholds is set by other data. They are tested in that order, each at the full level, up to the first
+  order of settings is set by other data. They are tested in that order, each at the full level, up to the first
   that fails; with probability ``confidence`` none of those that passed is over budget, whatever the shape of the risk.
 - *Risk-controlling prediction sets* (Bates, Angelopoulos, Lei, Malik, Jordan, 2021, arXiv:2101.02703). Where the risk
   can only fall as the threshold rises, as wrong hits / requests does, the lowest threshold above which every upper
@@ -22,9 +22,11 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from semcache.intervals import clopper_pearson, incomplete_beta
+
+T = TypeVar("T")
 
 MAX_LABELS = 1 << 40
 """Where the search for a number of labels ends: no one labels more."""
@@ -169,24 +171,24 @@ class Needed(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """One threshold, what it did, and whether that shows the budget."""
+class Trial(Generic[T]):
+    """One setting, what it did, and whether that shows the budget."""
 
-    threshold: float
+    setting: T
     count: Count
     passed: bool
 
 
-def fixed_sequence(thresholds: Iterable[float], count: Callable[[float], Count], budget: Budget) -> list[Trial]:
-    """Test thresholds in their order, up to the first that fails. See the head of this module.
+def fixed_sequence(settings: Iterable[T], count: Callable[[T], Count], budget: Budget) -> list[Trial[T]]:
+    """Test settings in their order, up to the first that fails. See the head of this module.
 
-    With probability ``budget.confidence`` no threshold that passed is over the budget, if the order was chosen without
+    With probability ``budget.confidence`` no setting that passed is over the budget, if the order was chosen without
     the data that ``count`` counts. The last that passed is the one to use.
     """
-    tested: list[Trial] = []
-    for threshold in thresholds:
-        counted = count(threshold)
-        tested.append(Trial(threshold, counted, budget.shown(counted)))
+    tested: list[Trial[T]] = []
+    for setting in settings:
+        counted = count(setting)
+        tested.append(Trial(setting, counted, budget.shown(counted)))
         if not tested[-1].passed:
             break
     return tested

@@ -1,21 +1,27 @@
-"""Chooses one threshold: the order of trial from one part of the data, the test on another."""
+"""Chooses one setting: the order of trial from one part of the data, the test on another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from semcache.tuning.bounds import Budget, Count, Trial, fixed_sequence
 from semcache.tuning.scoring import FLOOR
+from semcache.tuning.settings import Rule, Setting
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 GRID: Final = tuple(round(0.995 - 0.005 * step, 3) for step in range(round((0.995 - FLOOR) / 0.005) + 1))
 """Thresholds that may be chosen, from high to low."""
+
+MOST_TESTS: Final = 100
+"""Settings tested at most, where a test costs next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -54,52 +60,79 @@ class Sample:
         return self.levels[self.wrong]
 
 
+Samples = Mapping[Rule, Sample]
+"""The same requests under each rule."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """What the tests on held-out data came to.
 
     Args:
-        tested: Every threshold that was tested, in order; only the last can have failed.
+        tested: Every setting that was tested, in order; only the last can have failed.
     """
 
-    tested: tuple[Trial, ...]
+    tested: tuple[Trial[Setting], ...]
 
     @property
-    def chosen(self) -> Trial | None:
-        """The last threshold that passed; ``None`` if the first one failed: the semantic tier has to stay off."""
+    def chosen(self) -> Trial[Setting] | None:
+        """The last setting that passed; ``None`` if the first one failed: the semantic tier has to stay off."""
         return next((one for one in reversed(self.tested) if one.passed), None)
 
     @property
-    def best(self) -> Trial:
-        """The chosen threshold, or the most promising one if none passed."""
+    def best(self) -> Trial[Setting]:
+        """The chosen setting, or the most promising one if none passed."""
         return self.chosen or self.tested[0]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
-            "tested": [{"threshold": one.threshold, **one.count._asdict(), "passed": one.passed} for one in self.tested]
+            "tested": [
+                {"threshold": one.setting.threshold, **one.setting.rule._asdict(), **one.count._asdict()}
+                | {"passed": one.passed}
+                for one in self.tested
+            ]
         }
 
 
-def choose(fit: Sample, held_out: Callable[[float], Count], budget: Budget, *, max_tests: int = len(GRID)) -> Choice:
-    """The lowest threshold that is shown to keep the budget.
+def choose(
+    fit: Samples, held_out: Callable[[Setting], Count], budget: Budget, *, max_tests: int = MOST_TESTS
+) -> Choice:
+    """The setting of most hits that is shown to keep the budget.
 
     Args:
         fit: Sets the order of trial, and nothing else.
-        held_out: Counts on data that ``fit`` has not seen; called once for each threshold that is tested.
-        max_tests: How many thresholds to test at most.
+        held_out: Counts on data that ``fit`` has not seen; called once for each setting that is tested.
+        max_tests: How many settings to test at most.
     """
     return Choice(tuple(fixed_sequence(candidates(fit, budget, max_tests), held_out, budget)))
 
 
-def candidates(fit: Sample, budget: Budget, most: int = len(GRID)) -> list[float]:
-    """Thresholds worth a test, in order: from the surest one down to the lowest that kept the budget on this sample.
+def candidates(fit: Samples, budget: Budget, most: int = MOST_TESTS) -> list[Setting]:
+    """Settings worth a test, in order: from the surest on this sample to the one of most hits that kept the budget.
 
-    The surest is not the highest: few hits, even if all are right, show little.
+    Those in between are surer than any other of as many hits: *Pareto testing* (Laufer-Goldshtein, Fisch, Barzilay,
+    Jaakkola, 2023, arXiv:2210.07913). The surest is not the strictest: few hits, even if all are right, show little.
+    Of thresholds that do the same on this sample the middle one stands for all, of rules the first.
     """
-    counts = fit.counts(GRID)
-    surest = min(range(len(GRID)), key=lambda place: (budget.p_value(counts[place]), -place))
-    kept = [place for place in range(surest, len(GRID)) if (budget.observed(counts[place]) or 0.0) <= budget.rate]
-    lowest = max(kept, default=surest)
-    places = np.unique(np.linspace(surest, lowest, min(most, lowest - surest + 1)).round().astype(int))
-    return [GRID[place] for place in places]
+    tried = [
+        (Setting(thresholds[len(thresholds) // 2], rule), count)
+        for rule, sample in fit.items()
+        for count, thresholds in _alike(sample)
+    ]
+    front: list[Setting] = []
+    most_hits = -1
+    for setting, count in sorted(tried, key=lambda one: (budget.p_value(one[1]), -one[1].hits)):
+        kept = not front or (budget.observed(count) or 0.0) <= budget.rate
+        if kept and count.hits > most_hits:
+            front.append(setting)
+            most_hits = count.hits
+    places = np.unique(np.linspace(0, len(front) - 1, min(most, len(front))).round().astype(int))
+    return [front[place] for place in places]
+
+
+def _alike(sample: Sample) -> Iterator[tuple[Count, list[float]]]:
+    """Thresholds that make the same of a sample, and what."""
+    counted = zip(sample.counts(GRID), GRID, strict=True)
+    for count, group in groupby(counted, key=itemgetter(0)):
+        yield count, [threshold for _, threshold in group]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from semcache.tuning.replay import Progress, Replay, replay, replay_cache
-from semcache.tuning.scoring import at_threshold
+from semcache.tuning.scoring import everywhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ def sweep_steps(text: str) -> tuple[float, ...]:
 
 def swept(policy: Policy, thresholds: Sequence[float]) -> dict[str, Policy]:
     """A policy at each threshold, everything else as it is, by name."""
-    return {f"threshold {threshold:g}": at_threshold(policy, threshold) for threshold in thresholds}
+    return {f"threshold {threshold:g}": everywhere(policy, threshold=threshold) for threshold in thresholds}
 
 
 def compare(

@@ -354,7 +354,7 @@ def _usage(row: Mapping[str, Any], response: Mapping[str, Any]) -> Usage | None:
     counts = [_count(value) for value in (*found[:2], found[2] if cached is None else cached, found[3])]
     if names is None or None in counts:
         raise ValueError(f"'usage' must have whole {asked[0]} and {asked[1]} >= 0, got {usage}")
-    return Usage(*cast("list[int]", counts))
+    return Usage(*cast("tuple[int, int, int, int]", tuple(counts)))
 
 
 def _count(value: Any) -> int | None:

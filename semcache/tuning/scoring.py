@@ -161,15 +161,16 @@ def similarities(
         progress(len(stretch))
 
 
-def at_threshold(policy: Policy, threshold: float) -> Policy:
-    """The policy with this threshold everywhere, and meaning matched wherever it is not switched off by name."""
+def everywhere(policy: Policy, **rules: Any) -> Policy:
+    """The policy with these rules in all namespaces, and meaning matched wherever it is not switched off by name."""
+    unset: dict[str, Any] = dict.fromkeys(rules)
     return replace(
         policy,
-        threshold=threshold,
+        **rules,
         semantic=True,
         evidence=None,
         namespaces={
-            name: replace(override, threshold=None, semantic=None if override.semantic else override.semantic)
+            name: replace(override, **unset, semantic=None if override.semantic else override.semantic)
             for name, override in policy.namespaces.items()
         },
     )
@@ -184,7 +185,7 @@ def levels(
         found: The pairs' similarities.
         fingerprint: Of the embedder that they come from; ``None`` means the default one.
     """
-    strict, lax = at_threshold(policy, 1.0), at_threshold(policy, FLOOR)
+    strict, lax = everywhere(policy, threshold=1.0), everywhere(policy, threshold=FLOOR)
     for pair, similarity in zip(pairs, found, strict=True):
         if similarity is None or similarity < FLOOR or not lax.semantic_for(pair.namespace):
             yield NEVER

@@ -1,22 +1,18 @@
-"""From labelled data to a policy with evidence: one threshold for each slice that has enough data, else pooled."""
+"""From labelled data to a policy with evidence: one setting for each slice that has enough data, else pooled."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from semcache.policy import Evidence, Override, Policy
 from semcache.tuning.bounds import Budget, Count, labels_needed, percent
-from semcache.tuning.choose import GRID, Choice, Sample, choose
-from semcache.tuning.scoring import Progress, at_threshold, levels, similarities
-
-if TYPE_CHECKING:
-    from semcache.tuning.pairs import Pair
-    from semcache.tuning.remembered import Remembered
+from semcache.tuning.choose import GRID, MOST_TESTS, Choice, Sample, Samples, choose
+from semcache.tuning.scoring import everywhere
+from semcache.tuning.settings import Rule, Setting
 
 POOLED: Final = None
 """Name of the slice of all that have too little data of their own."""
@@ -26,40 +22,20 @@ class Part(Protocol):
     """The data of one slice, in two parts that share nothing."""
 
     @property
-    def fit(self) -> Sample: ...
+    def fit(self) -> Samples: ...
 
-    def held_out(self, threshold: float) -> Count: ...
+    def held_out(self, setting: Setting) -> Count: ...
 
 
 @dataclass(frozen=True)
 class Halves:
     """A part whose hits are known beforehand: pairs."""
 
-    fit: Sample
-    later: Sample
+    fit: Samples
+    later: Samples
 
-    def held_out(self, threshold: float) -> Count:
-        return self.later.count(threshold)
-
-
-def halves(
-    fit: Sequence[Pair],
-    later: Sequence[Pair],
-    policy: Policy,
-    embedder: Remembered,
-    progress: Progress = lambda done: None,
-) -> dict[str, Part]:
-    """Labelled pairs in two halves, by namespace."""
-    sides = []
-    for pairs in (fit, later):
-        found = levels(pairs, similarities(pairs, embedder, progress), policy, embedder.fingerprint)
-        side: dict[str, list[tuple[float, bool]]] = defaultdict(list)
-        for pair, level in zip(pairs, found, strict=True):
-            side[pair.namespace].append((level, pair.right is False))
-        sides.append({name: Sample.of(*zip(*rows, strict=True)) for name, rows in side.items()})
-    nothing = Sample.of([], [])
-    names = sorted({name for side in sides for name in side})
-    return {name: Halves(*(side.get(name, nothing) for side in sides)) for name in names}
+    def held_out(self, setting: Setting) -> Count:
+        return self.later[setting.rule].count(setting.threshold)
 
 
 @dataclass(frozen=True)
@@ -69,11 +45,12 @@ class Pool:
     parts: Sequence[Part]
 
     @property
-    def fit(self) -> Sample:
-        return Sample.joined([part.fit for part in self.parts])
+    def fit(self) -> Samples:
+        fits = [part.fit for part in self.parts]
+        return {rule: Sample.joined([fit[rule] for fit in fits]) for rule in fits[0]}
 
-    def held_out(self, threshold: float) -> Count:
-        return reduce(add, (part.held_out(threshold) for part in self.parts), Count(0, 0, 0))
+    def held_out(self, setting: Setting) -> Count:
+        return reduce(add, (part.held_out(setting) for part in self.parts), Count(0, 0, 0))
 
 
 @dataclass(frozen=True)
@@ -90,21 +67,24 @@ class Slice:
     budget: Budget
 
     @property
-    def threshold(self) -> float | None:
-        """``None``: no threshold passes, the semantic tier is off."""
-        return None if self.choice.chosen is None else self.choice.chosen.threshold
+    def setting(self) -> Setting | None:
+        """``None``: no setting passes, the semantic tier is off."""
+        return None if self.choice.chosen is None else self.choice.chosen.setting
 
     @property
     def count(self) -> Count:
-        """On held-out data, at the threshold, or at the most promising one if none passes."""
+        """On held-out data, at the setting, or at the most promising one if none passes."""
         return self.choice.best.count
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        needed = self.budget.still_needed(self.count) if self.threshold is None else None
+        setting = self.setting
+        needed = self.budget.still_needed(self.count) if setting is None else None
         return {
             "slice": self.name,
-            "threshold": self.threshold,
+            "threshold": None if setting is None else setting.threshold,
+            "min_probability": None if setting is None else setting.rule.min_probability,
+            "min_agreement": None if setting is None else setting.rule.min_agreement,
             **self.count._asdict(),
             "rate": self.budget.observed(self.count),
             "upper_bound": self.budget.upper(self.count),
@@ -123,30 +103,32 @@ class Tuning:
 
     @property
     def served(self) -> Count:
-        """On held-out data, over the slices that have a threshold."""
-        return reduce(add, (one.count for one in self.slices if one.threshold is not None), Count(0, 0, 0))
+        """On held-out data, over the slices that have a setting."""
+        return reduce(add, (one.count for one in self.slices if one.setting is not None), Count(0, 0, 0))
 
     @property
     def semantic(self) -> bool:
-        """Whether any slice has a threshold."""
-        return any(one.threshold is not None for one in self.slices)
+        """Whether any slice has a setting."""
+        return any(one.setting is not None for one in self.slices)
 
     def policy(self, base: Policy, *, fingerprint: str, data: Sequence[str], date: str) -> Policy:
-        """``base`` with what was found in place of its thresholds.
+        """``base`` with what was found in place of its thresholds and all else that :class:`Setting` names.
 
         A namespace without a slice of its own goes by the pool. Without a pool nothing is known of it: off.
         """
         pool = next((one for one in self.slices if one.name is POOLED), None)
-        threshold = None if pool is None else pool.threshold
-        overrides = dict(at_threshold(base, base.threshold).namespaces)
+        setting = None if pool is None else pool.setting
+        own = Setting(base.threshold, Rule(base.min_probability))  # any: only its fields are unset
+        overrides = dict(everywhere(base, **own.fields(base)).namespaces)
         for one in self.slices:
             if one.name is not POOLED:
+                fields = {} if one.setting is None else one.setting.fields(base)
                 old = overrides.get(one.name, Override())
-                overrides[one.name] = replace(old, threshold=one.threshold, semantic=one.threshold is not None)
+                overrides[one.name] = replace(old, **fields, semantic=one.setting is not None)
         return replace(
             base,
-            threshold=base.threshold if threshold is None else threshold,
-            semantic=threshold is not None,
+            **({} if setting is None else setting.fields(base)),
+            semantic=setting is not None,
             namespaces=overrides,
             evidence=self._evidence(fingerprint, data, date),
         )
@@ -177,16 +159,16 @@ class Tuning:
         }
 
 
-def tune(parts: Mapping[str, Part], budget: Budget, *, sliced: bool, max_tests: int = len(GRID)) -> Tuning:
-    """Choose thresholds.
+def tune(parts: Mapping[str, Part], budget: Budget, *, sliced: bool, max_tests: int = MOST_TESTS) -> Tuning:
+    """Choose settings.
 
     Which slices stand alone is decided by their earlier parts. With several slices each is tested at a higher
     confidence, so that all statements hold together at the budget's.
 
     Args:
         parts: The data of each slice.
-        sliced: Give a slice with enough data a threshold of its own.
-        max_tests: How many thresholds to test at most in each slice.
+        sliced: Give a slice with enough data a setting of its own.
+        max_tests: How many settings to test at most in each slice.
     """
     alone: dict[str | None, Part] = {
         name: part for name, part in parts.items() if sliced and _enough(part.fit, budget.shared(len(parts)))
@@ -203,9 +185,11 @@ def tune(parts: Mapping[str, Part], budget: Budget, *, sliced: bool, max_tests: 
     )
 
 
-def _enough(fit: Sample, budget: Budget) -> bool:
+def _enough(fit: Samples, budget: Budget) -> bool:
     """Whether a part like this one could show the budget if all were right."""
-    return budget.trials(fit.count(GRID[-1])) >= labels_needed(budget.rate, budget.confidence)
+    return max(budget.trials(sample.count(GRID[-1])) for sample in fit.values()) >= labels_needed(
+        budget.rate, budget.confidence
+    )
 
 
 def describe(one: Slice) -> str:
@@ -218,9 +202,9 @@ def describe(one: Slice) -> str:
         f" ({'none' if observed is None else percent(observed)} of {budget.per},"
         f" exact upper bound {percent(budget.upper(count))})"
     )
-    if one.threshold is not None:
-        return f"{where}Threshold {one.threshold:g}: {seen}."
-    promising = f"The most promising, {one.choice.best.threshold:g}: {seen}."
+    if one.setting is not None:
+        return f"{where}{str(one.setting).capitalize()}: {seen}."
+    promising = f"The most promising, {one.choice.best.setting}: {seen}."
     return f"{where}No threshold passes: semantic tier off. {promising} {lacking(count, budget)}"
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import given, settings
@@ -8,6 +9,9 @@ from hypothesis import strategies as st
 
 from semcache.tuning.bounds import Budget, Count
 from semcache.tuning.choose import GRID, Sample, candidates, choose
+from semcache.tuning.settings import Rule, Setting
+
+RULE = Rule(0.0)
 
 levels = st.one_of(st.just(-math.inf), st.floats(0.5, 1.0))
 samples = st.lists(st.tuples(levels, st.booleans()), max_size=300).map(
@@ -33,23 +37,44 @@ def test_counts_of_joined_samples_add_up(one: Sample, other: Sample) -> None:
     assert Sample.joined([one, other]).count(0.8) == one.count(0.8) + other.count(0.8)
 
 
-@given(samples, st.sampled_from(["hits", "requests"]), st.integers(1, 12))
+@given(st.lists(samples, min_size=1, max_size=3), st.sampled_from(["hits", "requests"]), st.integers(1, 12))
 @settings(max_examples=60, deadline=None)
-def test_candidates_fall_from_the_surest_to_the_lowest_that_keeps_the_budget(
-    sample: Sample, per: str, most: int
+def test_candidates_go_from_the_surest_to_the_one_of_most_hits_that_keeps_the_budget(
+    drawn: list[Sample], per: str, most: int
 ) -> None:
     budget = Budget(0.05, per)  # type: ignore[arg-type]
-    found = candidates(sample, budget, most)
+    fit = {Rule(place / 10): sample for place, sample in enumerate(drawn)}
+    found = candidates(fit, budget, most)
+    counts = [fit[one.rule].count(one.threshold) for one in found]
+    every = [count for sample in drawn for count in sample.counts(GRID)]
     assert 1 <= len(found) <= most
-    assert found == sorted(set(found), reverse=True)
-    assert budget.p_value(sample.count(found[0])) == min(budget.p_value(count) for count in sample.counts(GRID))
-    if len(found) > 1:
-        assert (budget.observed(sample.count(found[-1])) or 0.0) <= budget.rate
+    assert budget.p_value(counts[0]) == min(map(budget.p_value, every))
+    for before, after in pairwise(counts):
+        assert after.hits > before.hits
+        assert budget.p_value(after) >= budget.p_value(before)
+        assert (budget.observed(after) or 0.0) <= budget.rate
+    if most > 1:
+        kept = [count.hits for count in every if (budget.observed(count) or 0.0) <= budget.rate]
+        assert counts[-1].hits == max([counts[0].hits, *kept])
+
+
+def test_of_settings_that_do_the_same_one_in_the_middle_is_tried() -> None:
+    sample = Sample.of([0.9] * 400, [False] * 400)
+    assert candidates({Rule(0.5): sample, Rule(0.8): sample}, Budget(0.02)) == [Setting(0.7, Rule(0.5))]
+
+
+def test_a_rule_that_parts_right_from_wrong_is_chosen_over_a_threshold_that_does_not() -> None:
+    wrong = [True] * 100 + [False] * 900
+    cosine, scored = Sample.of([0.9] * 1000, wrong), Sample.of([-math.inf] * 100 + [0.9] * 900, wrong)
+    fit = {Rule(0.0): cosine, Rule(0.9): scored}
+    choice = choose(fit, lambda one: fit[one.rule].count(one.threshold), Budget(0.01))
+    assert choice.chosen is not None
+    assert choice.chosen.setting == Setting(0.7, Rule(0.9))
 
 
 def test_a_threshold_is_chosen_by_the_held_out_part_alone() -> None:
-    fit = Sample.of([0.95] * 400 + [0.85] * 400, [False] * 800)
-    choice = choose(fit, lambda threshold: Count(800, 800, 80), Budget(0.01))
+    fit = {RULE: Sample.of([0.95] * 400 + [0.85] * 400, [False] * 800)}
+    choice = choose(fit, lambda setting: Count(800, 800, 80), Budget(0.01))
     assert choice.chosen is None
     assert len(choice.tested) == 1
     assert choice.best == choice.tested[0]
@@ -59,13 +84,14 @@ def test_the_lowest_threshold_that_passes_is_chosen() -> None:
     rng = np.random.default_rng(0)
     values = rng.uniform(0.7, 1.0, 4000)
     sample = Sample.of(values.tolist(), (values < 0.8).tolist())
-    choice = choose(sample, sample.count, Budget(0.02))
+    choice = choose({RULE: sample}, lambda one: sample.count(one.threshold), Budget(0.02))
     assert choice.chosen is not None
-    assert 0.79 <= choice.chosen.threshold <= 0.8
+    assert 0.79 <= choice.chosen.setting.threshold <= 0.8
     assert choice.to_dict()["tested"][0]["passed"] is True
 
 
 def test_no_data_choose_nothing() -> None:
     nothing = Sample.of([], [])
     for per in ("hits", "requests"):
-        assert choose(nothing, nothing.count, Budget(0.1, per)).chosen is None  # type: ignore[arg-type]
+        budget = Budget(0.1, per)  # type: ignore[arg-type]
+        assert choose({RULE: nothing}, lambda one: nothing.count(one.threshold), budget).chosen is None

@@ -147,6 +147,19 @@ def test_tune_keeps_the_rest_of_a_policy(pair_rows: Rows, tmp_path: Path) -> Non
     assert tuned.evidence.max_unsafe_rate == 0.3
 
 
+def test_near_questions_vouch_where_answers_are_closed(log_rows: Rows, pair_rows: Rows, tmp_path: Path) -> None:
+    path, policy = write(tmp_path / "log.jsonl", log_rows), str(tmp_path / "p.toml")
+    options = ("--max-false-hit-rate", "0.3", "--confidence", "0.9", "--answers", "closed")
+    found = run_json("tune", path, *options, "-o", policy)
+    tried = {one["min_agreement"] for one in found["slices"][0]["tested"]}
+    tuned = Policy.load(policy)
+    assert found["semantic"] is True
+    assert tuned.answers == ("free" if found["slices"][0]["min_agreement"] is None else "closed")
+    assert tried - {None}
+    pairs = write(tmp_path / "pairs.jsonl", pair_rows)
+    assert "needs a log" in run("tune", pairs, *options, "-o", policy, code=2).stderr
+
+
 def test_slices_become_namespaces(log_rows: Rows, tmp_path: Path) -> None:
     rows = [{**row, "namespace": name, "text": row["text"]} for row in log_rows for name in ("one", "two")]
     rows = [{**row, "cls": str(place)} if row["namespace"] == "two" else row for place, row in enumerate(rows)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 from tuning_simulation import Runs, Traffic, naive, simulate
 
 from semcache.tuning.bounds import Budget
+from semcache.tuning.settings import Rule, Setting
 from semcache.tuning.tune import Halves, tune
 
 DRAWS = 1000
@@ -16,7 +19,7 @@ ALLOWED = stats.binom.ppf(0.999, DRAWS, 0.05)
 
 SMOOTH = Traffic(traps=0.005)
 FLAT = Traffic(traps=0.021, slope=200.0, even=0.5)
-"""The worst case: every threshold is just over a budget of 2 %."""
+"""The worst case: every setting is just over a budget of 2 %."""
 
 
 @pytest.mark.parametrize(
@@ -25,8 +28,10 @@ FLAT = Traffic(traps=0.021, slope=200.0, even=0.5)
         (FLAT, Budget(0.02)),
         (SMOOTH, Budget(0.02)),
         (SMOOTH, Budget(0.01, "requests")),
+        (replace(FLAT, rules=8), Budget(0.02)),
+        (replace(SMOOTH, rules=8), Budget(0.02)),
     ],
-    ids=["flat", "smooth", "per request"],
+    ids=["flat", "smooth", "per request", "flat, 8 rules", "smooth, 8 rules"],
 )
 def test_the_budget_is_broken_in_at_most_one_of_twenty_draws(traffic: Traffic, budget: Budget) -> None:
     runs = simulate(traffic, budget, requests=6000, draws=DRAWS, seed=7)
@@ -61,5 +66,5 @@ def test_a_drift_breaks_it_by_as_much_as_the_traffic_has_changed() -> None:
 
 
 def test_runs_count_a_breach_only_where_something_is_served() -> None:
-    runs = Runs(Budget(0.02), (None, 0.9, None))
+    runs = Runs(Budget(0.02), (None, Setting(0.9, Rule(0.0)), None))
     assert (runs.on, runs.broken(Traffic(traps=0.5))) == (1, 1)

@@ -10,8 +10,8 @@ from semcache.tuning.scoring import (
     NEVER,
     UNREADABLE,
     Totals,
-    at_threshold,
     count,
+    everywhere,
     levels,
     score,
     similarities,
@@ -34,7 +34,7 @@ def test_the_level_of_a_pair_is_the_highest_threshold_that_serves_it(uncovered: 
     policy = Policy(uncovered_threshold=uncovered)
     found = list(levels(PAIRS, similarities(PAIRS, embedder), policy))
     for threshold in (0.5, 0.7, 0.85, 0.9, 0.95, 0.97, 0.99, 1.0):
-        served = [one.accepted for one in score(PAIRS, at_threshold(policy, threshold), embedder)]
+        served = [one.accepted for one in score(PAIRS, everywhere(policy, threshold=threshold), embedder)]
         assert served == [level >= threshold for level in found], threshold
     assert found[1] == 1.0
     assert found.count(NEVER) >= 4
@@ -101,7 +101,7 @@ def test_a_policy_at_a_threshold_keeps_its_guards_and_what_is_switched_off() -> 
         },
         evidence=Evidence("e"),
     )
-    tried = at_threshold(policy, 0.7)
+    tried = everywhere(policy, threshold=0.7)
     assert (tried.threshold, tried.semantic, tried.evidence) == (0.7, True, None)
     assert tried.namespaces == {"a": Override(guards=("numbers",), ttl=5.0), "b": Override(semantic=False)}
 

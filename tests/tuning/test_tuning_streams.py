@@ -6,11 +6,19 @@ from tuning_rows import Rows
 
 from semcache.policy import Override, Policy
 from semcache.tuning.bounds import Count
+from semcache.tuning.choose import Sample
 from semcache.tuning.logs import LogRecord
 from semcache.tuning.remembered import Remembered
 from semcache.tuning.replay import replay, replay_cache
-from semcache.tuning.scoring import at_threshold
-from semcache.tuning.streams import Stream, recorded, served, texts, unsure
+from semcache.tuning.scoring import everywhere
+from semcache.tuning.settings import Rule, Setting, rules
+from semcache.tuning.streams import Stream, looked_up, rows, samples, served, texts, unsure
+
+OWN = Rule(Policy().min_probability)
+
+
+def recorded(log: list[LogRecord], policy: Policy, embedder: Remembered) -> Sample:
+    return samples(list(looked_up(log, policy, embedder)), policy, embedder.fingerprint, [OWN])[OWN]
 
 
 def records(rows: Rows) -> list[LogRecord]:
@@ -52,22 +60,53 @@ def test_only_the_later_part_is_counted_on_a_cache_that_the_earlier_part_has_fil
     log_rows: Rows, embedder: Remembered
 ) -> None:
     log = records(log_rows)
-    stream = Stream(log[:20], log[20:], Policy(), embedder)
-    whole = served(log, at_threshold(Policy(), 0.9), embedder)
-    first = served(log[:20], at_threshold(Policy(), 0.9), embedder)
-    later = stream.held_out(0.9)
+    stream = Stream(log[:20], log[20:], [], Policy(), embedder, [OWN])
+    whole = served(log, everywhere(Policy(), threshold=0.9), embedder)
+    first = served(log[:20], everywhere(Policy(), threshold=0.9), embedder)
+    later = stream.held_out(Setting(0.9, OWN))
     assert later == (20, whole.hits - first.hits, whole.wrong - first.wrong)
-    assert later.hits > served(log[20:], at_threshold(Policy(), 0.9), embedder).hits
+    assert later.hits > served(log[20:], everywhere(Policy(), threshold=0.9), embedder).hits
 
 
 def test_one_recording_sees_at_least_the_hits_of_a_real_replay(log_rows: Rows, embedder: Remembered) -> None:
     log = records(log_rows)
     sample = recorded(log, Policy(), embedder)
     for threshold in (0.6, 0.8, 0.9, 0.95):
-        real = served(log, at_threshold(Policy(), threshold), embedder)
+        real = served(log, everywhere(Policy(), threshold=threshold), embedder)
         seen = sample.count(threshold)
         assert seen.requests == real.requests
         assert seen.hits >= real.hits > 0
+
+
+def test_each_rule_sees_about_the_hits_of_a_real_replay_under_it(log_rows: Rows, embedder: Remembered) -> None:
+    """Exactly those, where nothing that was served would have been nearer to what came later."""
+    log = records(log_rows)
+    looked = list(looked_up(log, Policy(), embedder))
+    tried = rules(Policy(), embedder.fingerprint, closed=True)
+    seen = samples(looked, Policy(), embedder.fingerprint, tried)
+    assert list(seen) == list(tried)
+    for rule in tried:
+        real = served(log, Setting(0.8, rule).policy(Policy(), embedder.fingerprint), embedder)
+        assert seen[rule].count(0.8).wrong == real.wrong == 0
+        assert 0 < real.hits <= seen[rule].count(0.8).hits
+    closed = seen[Rule(OWN.min_probability, 0.7)].count(0.995)
+    assert closed.hits > seen[OWN].count(0.995).hits  # neighbours vouch whatever the threshold
+
+
+def test_rows_for_a_fit_are_labelled_neighbours_without_a_veto(embedder: Remembered) -> None:
+    log = records(
+        [
+            {"text": "How do I reset my password?", "cls": "a"},
+            {"text": "How do I reset my own password?", "cls": "a"},
+            {"text": "How do I reset my old password?", "cls": "b"},
+            {"text": "How do I never reset my password?", "cls": "c"},
+            {"text": "Where do I reset my password?"},
+        ]
+    )
+    found = list(rows(list(looked_up(log, Policy(), embedder))))
+    assert [(one.right, one.group) for one in found[:2]] == [(True, "a"), (False, "b")]
+    assert all(one.group != "c" for one in found)
+    assert all(0.5 < one.values[0] < 1.0 for one in found)
 
 
 def test_a_namespace_has_its_own_rules(log_rows: Rows, embedder: Remembered) -> None:

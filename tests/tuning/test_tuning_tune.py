@@ -7,14 +7,25 @@ import pytest
 from semcache.policy import Evidence, Override, Policy
 from semcache.tuning.bounds import Budget, Count
 from semcache.tuning.certify import Certificate, budget_of
-from semcache.tuning.choose import Sample
+from semcache.tuning.choose import Sample, Samples
+from semcache.tuning.settings import Rule, Setting
 from semcache.tuning.tune import POOLED, Halves, Part, Tuning, describe, tune
 
-GOOD = Sample.of([0.9] * 1000, [False] * 1000)
-BAD = Sample.of([0.9] * 1000, [True] * 1000)
-FEW = Sample.of([0.9] * 100, [False] * 100)
+RULE = Rule(0.7)
+
+
+def ruled(levels: list[float], wrong: list[bool]) -> Samples:
+    return {RULE: Sample.of(levels, wrong)}
+
+
+GOOD = ruled([0.9] * 1000, [False] * 1000)
+BAD = ruled([0.9] * 1000, [True] * 1000)
+FEW = ruled([0.9] * 100, [False] * 100)
+AT = Setting(0.7, RULE)
 BASE = Policy(
-    threshold=0.8, ttl=60.0, namespaces={"a": Override(threshold=0.5, ttl=5.0), "never": Override(semantic=False)}
+    threshold=0.8,
+    ttl=60.0,
+    namespaces={"a": Override(threshold=0.5, min_probability=0.9, ttl=5.0), "never": Override(semantic=False)},
 )
 
 
@@ -26,9 +37,9 @@ def test_one_threshold_for_all() -> None:
     parts: dict[str, Part] = {"a": Halves(GOOD, GOOD), "b": Halves(FEW, FEW)}
     tuning = tune(parts, Budget(0.01), sliced=False)
     (pool,) = tuning.slices
-    assert (pool.name, pool.threshold, pool.count) == (POOLED, 0.5, Count(1100, 1100, 0))
+    assert (pool.name, pool.setting, pool.count) == (POOLED, AT, Count(1100, 1100, 0))
     policy = made(tuning)
-    assert (policy.threshold, policy.semantic, policy.ttl) == (0.5, True, 60.0)
+    assert (policy.threshold, policy.min_probability, policy.semantic, policy.ttl) == (0.7, 0.7, True, 60.0)
     assert policy.namespaces == {"a": Override(ttl=5.0), "never": Override(semantic=False)}
     assert policy.evidence == Evidence(
         fingerprint="e/1",
@@ -51,11 +62,11 @@ def test_slices_with_enough_data_stand_alone_and_the_rest_is_pooled() -> None:
         "d": Halves(FEW, GOOD),
     }
     tuning = tune(parts, Budget(0.01), sliced=True)
-    assert [(one.name, one.threshold) for one in tuning.slices] == [("a", 0.5), ("b", None), (POOLED, 0.5)]
+    assert [(one.name, one.setting) for one in tuning.slices] == [("a", AT), ("b", None), (POOLED, AT)]
     assert {one.budget for one in tuning.slices} == {Budget(0.01).shared(3)}
     policy = made(tuning)
-    assert (policy.semantic, policy.threshold) == (True, 0.5)
-    assert policy.namespaces["a"] == Override(threshold=0.5, ttl=5.0, semantic=True)
+    assert (policy.semantic, policy.threshold) == (True, 0.7)
+    assert policy.namespaces["a"] == Override(**AT.fields(BASE), ttl=5.0, semantic=True)
     assert policy.namespaces["b"] == Override(semantic=False)
     assert [policy.semantic_for(name) for name in ("a", "b", "c", "never", "other")] == [True, False, True, False, True]
     assert policy.evidence is not None
@@ -73,14 +84,14 @@ def test_of_a_namespace_that_is_not_in_the_data_nothing_is_served() -> None:
     [
         (FEW, "It takes 199 more labelled hits to certify on, none of them wrong."),
         (BAD, "So many wrong ones are over the budget of 1 %: more data alone will not help."),
-        (Sample.of([], []), "It takes 299 more labelled hits to certify on, none of them wrong."),
+        (ruled([], []), "It takes 299 more labelled hits to certify on, none of them wrong."),
         (
-            Sample.of([0.9] * 400, [True] + [False] * 399),
+            ruled([0.9] * 400, [True] + [False] * 399),
             "It takes 73 more labelled hits to certify on, none of them wrong, or about 121 as they come.",
         ),
     ],
 )
-def test_that_no_threshold_passes_is_said_with_what_is_lacking(later: Sample, says: str, tmp_path: Path) -> None:
+def test_that_no_threshold_passes_is_said_with_what_is_lacking(later: Samples, says: str, tmp_path: Path) -> None:
     tuning = tune({"default": Halves(GOOD, later)}, Budget(0.01), sliced=False)
     assert not tuning.semantic
     policy = made(tuning)
@@ -94,7 +105,7 @@ def test_that_no_threshold_passes_is_said_with_what_is_lacking(later: Sample, sa
 
 
 def test_a_budget_per_request_is_written_as_one(tmp_path: Path) -> None:
-    later = Sample.of([0.9] * 50 + [0.1] * 950, [True] * 2 + [False] * 998)
+    later = ruled([0.9] * 50 + [0.1] * 950, [True] * 2 + [False] * 998)
     tuning = tune({"default": Halves(later, later)}, Budget(0.01, "requests", 0.9), sliced=False)
     policy = made(tuning)
     evidence = policy.evidence
