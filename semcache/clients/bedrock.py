@@ -28,7 +28,7 @@ from semcache.clients._exchange import Exchange, Recording, drain, tee
 from semcache.errors import ConfigurationError
 from semcache.prompt_cache.rules import checked_vendor
 from semcache.steps import StreamReply
-from semcache.types import Event, Prompt, Reply
+from semcache.types import Event, Prompt, Reply, Request
 from semcache.wire import find
 from semcache.wire._json import dumps, loads_object
 from semcache.wire.cache_status import HEADER, cache_status
@@ -41,6 +41,14 @@ if TYPE_CHECKING:
 Client = TypeVar("Client")
 
 _SERVICE: Final = "bedrock-runtime"
+# By the last part of the path.
+_OPERATIONS: Final = {
+    "converse": "Converse",
+    "converse-stream": "ConverseStream",
+    "invoke": "InvokeModel",
+    "invoke-with-response-stream": "InvokeModelWithResponseStream",
+}
+_BEARER: Final = "Bearer "
 _SIGNED_FOR: Final = re.compile(r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/(?P<region>[^/]+)/(?P<service>[^/]+)/")
 
 
@@ -110,8 +118,14 @@ class _Session:
         upstream = self._upstream or f"{url.scheme}://{url.netloc}{path}&region={self._region}"
         headers = {name.lower(): _text(value) for name, value in request.headers.items()}
         parsed = codec.parse(body, upstream=upstream, headers={**headers, ":path": path})
-        prompt = Prompt(parsed.api, body, url.hostname or "", parsed.model, self._provider)
-        return Exchange(codec, body, parsed, None, False, prompt)
+        return Exchange(codec, body, parsed, None, False, self._prompt(headers, parsed, body, url.hostname or ""))
+
+    def _prompt(self, headers: Mapping[str, str], parsed: Request, body: Mapping[str, Any], host: str) -> Prompt | None:
+        """What may get cache points: a request that could be signed again with them."""
+        authorization = headers.get("authorization", "")
+        if not authorization.startswith(_BEARER) and not _SIGNED_FOR.match(authorization):
+            return None
+        return Prompt(parsed.api, body, host, parsed.model, self._provider)
 
     def _call(self, exchange: Exchange, request: Any, marked: Mapping[str, Any] | None = None) -> Reply | StreamReply:
         response = self._session.send(request if marked is None else self._signed_again(request, marked))
@@ -126,18 +140,15 @@ class _Session:
         return reply._replace(value=_whole(request.url, response.headers, content))
 
     def _signed_again(self, request: Any, marked: Mapping[str, Any]) -> Any:
-        """The request with another body, or as it is if it cannot be signed again."""
+        """The request with another body; as it is if that cannot be signed."""
         headers = {n: _text(value) for n, value in request.headers.items() if n.lower() != "content-length"}
         changed = AWSRequest(
             request.method, request.url, headers=headers, data=dumps(marked), stream_output=request.stream_output
         )
-        authorization = headers.get("Authorization", "")
-        if not authorization.startswith("Bearer "):
-            found = _SIGNED_FOR.match(authorization)
-            if found is None:
-                return request
+        if found := _SIGNED_FOR.match(_text(request.headers.get("Authorization", ""))):
+            operation = _OPERATIONS[request.url.rpartition("/")[2]]
             try:
-                self._signer.sign(_SERVICE, changed, region_name=found["region"], signing_name=found["service"])
+                self._signer.sign(operation, changed, region_name=found["region"], signing_name=found["service"])
             except Exception as error:
                 message = f"a request with cache points could not be signed, and is sent without them: {error}"
                 self._engine.emit(Event("prompt_cache_error", message, error))

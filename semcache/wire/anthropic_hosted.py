@@ -25,7 +25,9 @@ _BEDROCK: Final = re.compile(r"/model/(?P<model>.+)/(?:invoke|(?P<stream>invoke-
 _VERTEX: Final = re.compile(
     r"/publishers/anthropic/models/(?P<model>[^/:]+):(?:rawPredict|(?P<stream>streamRawPredict))$"
 )
-_GUARDRAIL: Final = "x-amzn-bedrock-guardrailidentifier"
+# Of Bedrock's headers, those that do not change the answer. Source: service model, 2026-11-21.
+_OPTIONS: Final = "x-amzn-bedrock-"
+_TRANSPORT_ONLY: Final = frozenset({"performanceconfig-latency", "request-metadata", "service-tier"})
 
 
 class _Hosted(AnthropicMessages):
@@ -65,9 +67,10 @@ class AnthropicOnBedrock(_Hosted):
 
     def parse(self, body: Mapping[str, Any], *, upstream: str, headers: Mapping[str, str]) -> Request:
         request = super().parse(body, upstream=upstream, headers=headers)
-        if not request.bypass and _GUARDRAIL in headers:
-            # A stream does not say in Anthropic's own fields that the guardrail has stepped in.
-            return replace(request, bypass="guardrail")
+        options = {name.removeprefix(_OPTIONS) for name in headers if name.startswith(_OPTIONS)}
+        for option in sorted(options - _TRANSPORT_ONLY):
+            # A guardrail's, above all: a stream does not tell in Anthropic's own fields that it has stepped in.
+            return replace(request, bypass=request.bypass or f"header {_OPTIONS}{option}")
         return request
 
     def recorder(self, body: Mapping[str, Any], sent: Mapping[str, Any] | None = None) -> Recorder:

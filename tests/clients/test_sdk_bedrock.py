@@ -102,6 +102,25 @@ def test_an_answer_serves_both_ways_of_asking(
     assert outcome.usage.output_tokens > 0
 
 
+FIRST, SECOND = "How do I reset my password?", "How can I reset my password?"
+
+
+def test_a_question_of_the_same_meaning(up: Upstream, make: Make) -> None:
+    with SemanticCache(store="memory://") as cache:
+        client = cache.wrap(make())
+        for plain, stream in PAIRS:
+            answer = plain(client, FIRST)
+            for ask in (plain, stream):
+                assert ask(client, SECOND) == answer
+                outcome = last_outcome()
+                assert outcome is not None
+                assert outcome.layer == "semantic"
+        assert up.calls() == 2
+        for question in (FIRST, SECOND):
+            converse(client, question, guardrailConfig={"guardrailIdentifier": "guardrail1", "guardrailVersion": "1"})
+            assert status() == "miss", "a guardrail sees every question"
+
+
 def test_a_hit_has_every_field_of_the_miss(up: Upstream, make: Make, exact_cache: SemanticCache) -> None:
     client = exact_cache.wrap(make())
     asked = {"modelId": MODEL, "messages": [{"role": "user", "content": [{"text": QUESTION}]}]}

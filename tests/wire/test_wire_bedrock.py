@@ -344,6 +344,11 @@ def test_bodies_of_other_vendors_are_bypassed(codec: Any, plain: str, stream: st
     assert hosted(codec, plain, {**INVOKE, "mcp_servers": [{}]}).bypass == "server-side state: mcp_servers"
 
 
-def test_an_invocation_with_a_guardrail_is_bypassed() -> None:
-    path = f"/model/{MODEL}/invoke"
-    assert hosted(AnthropicOnBedrock(), path, x_amzn_bedrock_guardrailidentifier="g").bypass == "guardrail"
+def test_what_bedrock_is_told_in_headers() -> None:
+    codec, path = AnthropicOnBedrock(), f"/model/{MODEL}/invoke"
+    transport = {"x_amzn_bedrock_service_tier": "flex", "x_amzn_bedrock_request_metadata": "{}"}
+    assert identity(hosted(codec, path, **transport)) == identity(hosted(codec, path))
+    assert hosted(codec, path, **transport).bypass is None
+    for option in ("guardrailidentifier", "trace", "of_next_year"):
+        headers = {f"x_amzn_bedrock_{option}": "x"}
+        assert (hosted(codec, path, **headers).bypass or "").startswith("header x-amzn-bedrock-")
