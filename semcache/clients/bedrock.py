@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -63,12 +64,14 @@ def wrap_bedrock(client: Client, engine: Engine, *, upstream: str | None = None,
         provider: Whose prompt cache it is, where the host does not tell: see :func:`semcache.clients.http.wrap_client`.
 
     Raises:
-        ConfigurationError: ``client`` is of another service.
+        ConfigurationError: ``client`` is of another service, or an async one (aiobotocore).
     """
     given: Any = client
     service = given.meta.service_model.service_name
     if service != _SERVICE:
         raise ConfigurationError(f"cannot wrap a boto3 client of {service}: only one of {_SERVICE}")
+    if inspect.iscoroutinefunction(given._make_api_call):
+        raise ConfigurationError("cannot wrap an async client of botocore: only boto3's own")
     # Not copy.copy(): it asks a client without attributes for one, which sends botocore into a recursion.
     wrapped: Any = object.__new__(type(given))
     vars(wrapped).update(vars(given))

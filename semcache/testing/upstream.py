@@ -213,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     server = Server(options.port, State(answers, latency=options.latency))
     origin = f"http://127.0.0.1:{server.server_address[1]}"
     with server, contextlib.suppress(KeyboardInterrupt):
-        print(f"OpenAI base_url:    {origin}/v1\nAnthropic base_url: {origin}\nCtrl-C to stop", flush=True)
+        print(f"OpenAI and Vertex: {origin}/v1\nAll others: {origin}\nCtrl-C to stop", flush=True)
         server.serve_forever()
 
 

@@ -6,6 +6,7 @@ import gc
 import io
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -432,6 +433,31 @@ def test_a_client_of_another_service_is_refused(service: str, exact_cache: Seman
     client = boto3.client(service, region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
     with pytest.raises(ConfigurationError, match=service):
         exact_cache.wrap(client)
+
+
+def test_an_async_client_is_refused(make: Make, exact_cache: SemanticCache) -> None:
+    client = make()
+
+    class Async(type(client)):  # type: ignore[misc]
+        """As aiobotocore makes one."""
+
+        async def _make_api_call(self, *arguments: Any) -> None: ...
+
+    client.__class__ = Async
+    with pytest.raises(ConfigurationError, match="async"):
+        exact_cache.wrap(client)
+
+
+@EACH
+def test_equal_requests_in_flight_share_one_call(
+    ask: Any, up: Upstream, make: Make, exact_cache: SemanticCache
+) -> None:
+    client = exact_cache.wrap(make())
+    up.script([Fault(stall_s=0.3)])
+    with ThreadPoolExecutor(4) as pool:
+        answers = set(pool.map(lambda _: ask(client), range(4)))
+    assert len(answers) == 1
+    assert up.calls() == 1
 
 
 # What reaches the provider ----------------------------------------------------------------------------------------

@@ -175,6 +175,18 @@ async def test_tool_calls(sdk: Hosted, up: Upstream, exact_cache: SemanticCache)
 
 
 @pytest.mark.parametrize("is_async", [False, True])
+async def test_azures_other_endpoints(is_async: bool, up: Upstream, exact_cache: SemanticCache) -> None:
+    sdk = Hosted("AzureOpenAI", "my-deployment", is_async)
+    client = exact_cache.wrap(sdk.client(up))
+    for _ in range(2):
+        response = await settled(client.responses.create(model=sdk.model, input=QUESTION, store=False))
+        assert response.output_text
+        found = await settled(client.embeddings.create(model="text-embedding-3-small", input=QUESTION))
+        assert len(found.data) == 1
+    assert up.calls() == 2
+
+
+@pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("name", ["AnthropicBedrock", "AnthropicVertex"])
 async def test_the_sdks_own_accumulator_takes_a_replay(
     name: str, is_async: bool, up: Upstream, exact_cache: SemanticCache
