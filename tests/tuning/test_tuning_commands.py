@@ -16,7 +16,9 @@ from tuning_rows import Rows, write
 
 from semcache.cli import main
 from semcache.policy import Evidence, Policy
+from semcache.tuning.logs import LogRecord
 from semcache.tuning.pairs import read_pairs
+from semcache.tuning.prepare import of_log
 from semcache.tuning.remembered import Remembered
 
 
@@ -147,17 +149,22 @@ def test_tune_keeps_the_rest_of_a_policy(pair_rows: Rows, tmp_path: Path) -> Non
     assert tuned.evidence.max_unsafe_rate == 0.3
 
 
-def test_near_questions_vouch_where_answers_are_closed(log_rows: Rows, pair_rows: Rows, tmp_path: Path) -> None:
-    path, policy = write(tmp_path / "log.jsonl", log_rows), str(tmp_path / "p.toml")
-    options = ("--max-false-hit-rate", "0.3", "--confidence", "0.9", "--answers", "closed")
-    found = run_json("tune", path, *options, "-o", policy)
-    tried = {one["min_agreement"] for one in found["slices"][0]["tested"]}
-    tuned = Policy.load(policy)
-    assert found["semantic"] is True
-    assert tuned.answers == ("free" if found["slices"][0]["min_agreement"] is None else "closed")
-    assert tried - {None}
-    pairs = write(tmp_path / "pairs.jsonl", pair_rows)
-    assert "needs a log" in run("tune", pairs, *options, "-o", policy, code=2).stderr
+def test_answers_are_compared_where_they_are_said_to_be_closed(
+    log_rows: Rows, pair_rows: Rows, embedder: Remembered, tmp_path: Path
+) -> None:
+    log = [LogRecord(({"role": "user", "content": row["text"]},), row["cls"]) for row in log_rows]
+    for policy, closed, compared in (
+        (Policy(), None, False),
+        (Policy(), True, True),
+        (Policy(answers="closed"), None, True),
+        (Policy(answers="closed"), False, False),
+    ):
+        fit = of_log(log, policy, embedder, closed=closed).parts[""].fit
+        assert any(rule.min_agreement for rule in fit) is compared
+        assert any(rule.min_agreement is None for rule in fit)
+    options = ("--max-false-hit-rate", "0.3", "--confidence", "0.9", "--answers", "closed", "-o", str(tmp_path / "p"))
+    assert run_json("tune", write(tmp_path / "log.jsonl", log_rows), *options)["semantic"] is True
+    assert "needs a log" in run("tune", write(tmp_path / "pairs.jsonl", pair_rows), *options, code=2).stderr
 
 
 def test_slices_become_namespaces(log_rows: Rows, tmp_path: Path) -> None:
