@@ -21,6 +21,8 @@ from semcache.wire._json import dumps, loads_object
 OPENAI: Final = "https://api.openai.com"
 """Whose answers they are by default: an SDK client that is wrapped has them under the same name."""
 
+_BOM: Final = b"\xef\xbb\xbf"
+
 
 class Line(NamedTuple):
     """One request of a batch file; ``raw`` is the line as it stands there, without its end."""
@@ -130,7 +132,7 @@ class Results:
         place = self._places[custom_id]
         file = self._files[place.file]
         file.seek(place.offset)
-        return file.readline().rstrip(b"\r\n")
+        return _bare(file.readline())
 
     def close(self) -> None:
         for file in self._files:
@@ -168,13 +170,17 @@ def lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
     offset = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if raw := line.strip():
+            if raw := _bare(line):
                 yield number, offset, raw
             offset += len(line)
 
 
+def _bare(line: bytes) -> bytes:
+    return line.strip().removeprefix(_BOM)
+
+
 def _object(path: Path, number: int, raw: bytes) -> dict[str, Any]:
-    found = loads_object(raw.removeprefix(b"\xef\xbb\xbf"))
+    found = loads_object(raw)
     if found is None:
         raise InputError("not a JSON object", path=str(path), line=number)
     return found
@@ -182,7 +188,16 @@ def _object(path: Path, number: int, raw: bytes) -> dict[str, Any]:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file anew: under its name is the old one, or the whole new one."""
+    """Write a file anew: under its name is the old one, or the whole new one.
+
+    Raises:
+        ConfigurationError: There is no folder for it, or it is no plain file.
+    """
+    path = path.resolve()
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"there is no folder for {path}")
+    if path.exists() and not path.is_file():
+        raise ConfigurationError(f"{path} is not a plain file, and cannot be replaced")
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
             yield file
@@ -204,10 +219,10 @@ def _mode(path: Path) -> int:
     return 0o666 & ~mask
 
 
-def distinct(**paths: Path) -> None:
+def distinct(*named: tuple[str, Path]) -> None:
     """Raise ConfigurationError if two of the files are one."""
     seen: dict[Path, str] = {}
-    for name, path in paths.items():
-        other = seen.setdefault(path.resolve(), name)
-        if other != name:
-            raise ConfigurationError(f"{other} and {name} are one file: {path}")
+    for name, path in named:
+        if path.resolve() in seen:
+            raise ConfigurationError(f"{seen[path.resolve()]} and {name} are one file: {path}")
+        seen[path.resolve()] = name

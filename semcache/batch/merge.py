@@ -75,12 +75,11 @@ def merge(
 
     Raises:
         InputError: A line cannot be used, or ``hits`` was made from another file; ``out`` is not written.
-        ConfigurationError: ``out`` is one of the files that are read.
+        ConfigurationError: Two of the files are one.
     """
     source, hits, out = Path(source), Path(hits), Path(out)
     given = [Path(path) for path in results]
-    for path in (source, hits, *given):
-        distinct(out=out, **{str(path): path})
+    distinct(("source", source), ("hits", hits), ("out", out), *(("results", path) for path in given))
     asked = {line.custom_id for line in read_requests(source)}  # all of it is checked before anything is stored
     with Results([hits]) as known, Results(given) as fresh:
         merging = _Merging(cache, hits, known, fresh, upstream, _delivered(out))

@@ -67,12 +67,12 @@ def split(
         InputError: A line cannot be used; nothing is written.
         ConfigurationError: Two of the files are one.
     """
-    paths = {name: Path(path) for name, path in (("source", source), ("hits", hits), ("rest", rest))}
-    distinct(**paths)
+    source, hits, rest = Path(source), Path(hits), Path(rest)
+    distinct(("source", source), ("hits", hits), ("rest", rest))
     report = Split()
     leaders: dict[bytes, str] = {}
-    with replaced(paths["rest"]) as to_send, replaced(paths["hits"]) as known:
-        for line in read_requests(paths["source"]):
+    with replaced(rest) as to_send, replaced(hits) as known:
+        for line in read_requests(source):
             found = _look(cache, line, upstream, leaders, report)
             if found is None:
                 report.sent += 1

@@ -239,6 +239,29 @@ def test_doing_it_again_changes_nothing(run: Run, up: Upstream) -> None:
     assert run.cache.stats().ledger.totals.to_dict() == books
 
 
+@pytest.mark.parametrize("step", ["split", "merge"])
+def test_an_interrupted_step_leaves_the_old_files_and_can_be_done_again(step: str, run: Run, up: Upstream) -> None:
+    rows = [chat("a", "one"), chat("b", "two"), chat("c", "three")]
+    run.through(up, rows[:1])
+    run.split(rows)
+    results = answered(up, read(run.rest))
+    before = {path: path.read_bytes() for path in run.source.parent.iterdir() if path != run.results}
+
+    seen = iter([False, True])
+
+    def interrupt(done: int) -> None:
+        if next(seen):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.split(rows, progress=interrupt) if step == "split" else run.merge(results, progress=interrupt)
+    assert {path: path.read_bytes() for path in run.source.parent.iterdir() if path != run.results} == before
+    done = run.merge(results)
+    assert (done.hits, done.fresh, done.missing) == (1, 2, [])
+    books = run.cache.stats().ledger.totals
+    assert (books.exact_hits, books.misses) == (1, 3)
+
+
 def test_results_to_nothing_are_named(run: Run, up: Upstream) -> None:
     run.split([chat("a", "one")])
     results = answered(up, [*read(run.rest), chat("stranger", "two")])
@@ -348,8 +371,29 @@ def test_files_must_not_be_one(run: Run) -> None:
     with pytest.raises(ConfigurationError, match="hits and rest are one file"):
         split(run.cache, run.source, hits=run.hits, rest=run.hits)
     run.split([chat("a", "one")])
-    with pytest.raises(ConfigurationError, match="are one file"):
+    with pytest.raises(ConfigurationError, match="hits and out are one file"):
         merge(run.cache, run.source, hits=run.hits, out=run.hits)
+    with pytest.raises(ConfigurationError, match="hits and results are one file"):
+        merge(run.cache, run.source, hits=run.hits, results=[run.hits], out=run.out)
+
+
+def test_where_a_file_cannot_be_replaced(run: Run, tmp_path: Path) -> None:
+    write(run.source, [chat("a", "one")])
+    with pytest.raises(ConfigurationError, match="no folder"):
+        split(run.cache, run.source, hits=tmp_path / "none" / "hits", rest=run.rest)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigurationError, match="not a plain file"):
+        split(run.cache, run.source, hits=tmp_path / "pipe", rest=run.rest)
+    assert sorted(os.listdir(tmp_path)) == ["in.jsonl", "pipe"]
+
+
+def test_a_mark_of_byte_order_is_no_part_of_a_line(run: Run, up: Upstream) -> None:
+    mark = b"\xef\xbb\xbf"
+    run.source.write_bytes(mark + json.dumps(chat("a", "one")).encode())
+    assert split(run.cache, run.source, hits=run.hits, rest=run.rest).sent == 1
+    run.results.write_bytes(mark + json.dumps(answered(up, read(run.rest))[0]).encode())
+    merge(run.cache, run.source, hits=run.hits, results=[run.results], out=run.out)
+    assert read(run.out)[0]["custom_id"] == "a"
 
 
 def command(*arguments: object, code: int = 0) -> Result:
