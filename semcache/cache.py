@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 import orjson
 
 from semcache import flow
+from semcache.asked import Asked, as_reply, as_request, as_selector, served_by
 from semcache.engine import Engine
 from semcache.errors import ConfigurationError
 from semcache.events import EventHook, Hook, emit
 from semcache.keys import Difference, diff, make_key
-from semcache.messages import is_messages, split_last_user_text
 from semcache.options import USER_TAG, Options, Share, current_options, options_in_force
-from semcache.types import Event, Key, Outcome, Reply, Request, Usage
+from semcache.types import Event, Key, Outcome, Usage
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from semcache.stores.base import Selector, Store, StoreStats
 
 T = TypeVar("T")
-Asked = Request | Outcome | str | Sequence[Mapping[str, Any]]
-"""A request, an outcome that carries one, a prompt, or a list of messages."""
 
 
 class Lookup(NamedTuple):
@@ -251,12 +249,12 @@ class _Cache:
 
     def _report_right(self, outcome: Outcome) -> None:
         if outcome.reported != "right":
-            self._learn(outcome, _served_by(outcome), "right")
+            self._learn(outcome, served_by(outcome), "right")
 
     def _report_wrong(self, outcome: Outcome) -> None:
         from semcache.stores.base import Selector
 
-        engine, entry_id = self.engine, _served_by(outcome)
+        engine, entry_id = self.engine, served_by(outcome)
         if outcome.reported == "wrong":
             return  # a better answer may stand in its place by now
         if outcome.layer == "semantic" and outcome.key is not None:
@@ -305,7 +303,7 @@ class SemanticCache(_Cache):
     def store(self, asked: Asked, response: Any, usage: Usage | None = None) -> Outcome:
         """Keep an answer (JSON-like) that was got elsewhere; the outcome says whether it was stored."""
         ctx = self.engine.context(as_request(asked))
-        self.engine.perform(flow.store(ctx, _as_reply(response, usage)))
+        self.engine.perform(flow.store(ctx, as_reply(response, usage)))
         return ctx.outcome
 
     def explain(self, asked: Asked) -> Explanation:
@@ -327,7 +325,7 @@ class SemanticCache(_Cache):
         Where a tenant is in force (of the cache, or by :meth:`options`), only its entries are looked at, unless
         ``tenant`` names another.
         """
-        return self._delete(_selector(id, tag, namespace, tenant, scope, everything))
+        return self._delete(as_selector(id, tag, namespace, tenant, scope, everything))
 
     def forget(self, tenant: str, *, user: str | None = None) -> int:
         """Erase all that is kept of a tenant, or of one user of it, and leave nothing behind; return how many entries.
@@ -389,7 +387,7 @@ class AsyncSemanticCache(_Cache):
     async def store(self, asked: Asked, response: Any, usage: Usage | None = None) -> Outcome:
         """As :meth:`SemanticCache.store`."""
         ctx = self.engine.context(as_request(asked))
-        await self.engine.aperform(flow.store(ctx, _as_reply(response, usage)))
+        await self.engine.aperform(flow.store(ctx, as_reply(response, usage)))
         return ctx.outcome
 
     async def explain(self, asked: Asked) -> Explanation:
@@ -407,7 +405,7 @@ class AsyncSemanticCache(_Cache):
         everything: bool = False,
     ) -> int:
         """As :meth:`SemanticCache.invalidate`."""
-        return await _off_loop(self._delete, _selector(id, tag, namespace, tenant, scope, everything))
+        return await _off_loop(self._delete, as_selector(id, tag, namespace, tenant, scope, everything))
 
     async def forget(self, tenant: str, *, user: str | None = None) -> int:
         """As :meth:`SemanticCache.forget`."""
@@ -442,24 +440,6 @@ class AsyncSemanticCache(_Cache):
         await self.close()
 
 
-def as_request(asked: Asked) -> Request:
-    """A request from what the manual API takes."""
-    if isinstance(asked, Request):
-        return asked
-    if isinstance(asked, Outcome):
-        if asked.request is None:
-            raise ConfigurationError("this outcome carries no request")
-        return asked.request
-    if isinstance(asked, str):
-        return Request("manual", {}, asked)
-    if is_messages(asked):
-        split = split_last_user_text(asked)
-        return Request("manual", {"messages": split.messages}, split.text, exact_only=split.exact_only or None)
-    raise ConfigurationError(
-        f"a request is a Request, an Outcome, a string, or a list of messages, not {type(asked).__qualname__}"
-    )
-
-
 async def _off_loop(function: Callable[..., T], *arguments: Any) -> T:
     import asyncio
 
@@ -471,40 +451,7 @@ def _looked_up(engine: Engine, ctx: flow.Call, answered: flow.Answered) -> Looku
     return Lookup(ctx.outcome, None if answered.body is None else orjson.loads(answered.body))
 
 
-def _served_by(outcome: Outcome) -> int:
-    """The entry that answered.
-
-    Raises:
-        ConfigurationError: None did.
-    """
-    if outcome.status not in ("hit", "stale") or outcome.entry_id is None:
-        raise ConfigurationError(f"only an answer that the cache served can be reported, not a {outcome.status}")
-    return outcome.entry_id
-
-
-def _as_reply(response: Any, usage: Usage | None) -> Reply:
-    try:
-        return Reply(response, orjson.dumps(response), usage)
-    except orjson.JSONEncodeError as error:
-        raise ConfigurationError(f"a response must be JSON-like: {error}") from error
-
-
 def _key_of(cache: _Cache, asked: Asked) -> Key:
     if isinstance(asked, Outcome) and asked.key is not None:
         return asked.key  # as it was then, under the options of that call
     return cache.key(asked)
-
-
-def _selector(
-    id: int | None, tag: str | None, namespace: str | None, tenant: str | None, scope: int | None, everything: bool
-) -> Selector:
-    from semcache.stores.base import Selector
-
-    return Selector(
-        ids=None if id is None else (id,),
-        tag=tag,
-        namespace=namespace,
-        tenant=tenant,
-        scope_id=scope,
-        everything=everything,
-    )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from semcache.stores.base import Store
 
 SYNC_S: Final = 10.0
-MAX_PREFIXES: Final = 4_096
+MAX_PREFIXES: Final = 1_024
 """Prefixes that a store keeps; beyond, those that were not seen for longest go."""
 MAX_COUNTED: Final = 512
 """Prefixes whose predictions a process counts one by one; those of others are counted by model only."""
@@ -46,11 +46,11 @@ class SharedHistory:
     def __init__(self, store: Store, emit: Callable[[Event], None]) -> None:
         self._store = store
         self._emit = emit
+        self._begin()
+
+    def _begin(self) -> None:
         self.history = History()
         self._counted: set[int] = set()
-        self._reset()
-
-    def _reset(self) -> None:
         self.lock = threading.Lock()
         self._syncing = threading.Lock()
         self._writer = uuid.uuid4().hex
@@ -60,8 +60,8 @@ class SharedHistory:
         self._due = 0.0
 
     def after_fork(self) -> None:
-        """In a child: the parent writes what is not written yet."""
-        self._reset()
+        """In a child: what the parent has seen is its own to write, and is read from the store."""
+        self._begin()
 
     def touch(self, prefixes: Iterable[int]) -> None:
         """What is known of these has changed; to be called under the lock."""

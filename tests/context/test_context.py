@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from semcache import AsyncSemanticCache, ConfigurationError, Policy, SemanticCache, last_outcome
-from semcache.cache import as_request
+from semcache.asked import as_request
 from semcache.context import loosen, turns_differ
 from semcache.embedders import CallableEmbedder
 from semcache.guards import GUARDS

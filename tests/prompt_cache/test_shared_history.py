@@ -123,6 +123,22 @@ def test_processes_that_forked_share_too(tmp_path: Path) -> None:
     assert counts(one, 1) == 1
 
 
+def test_a_forked_child_writes_nothing_of_its_parents(tmp_path: Path) -> None:
+    one = shared(SqliteStore(tmp_path / "store.db", budget_s=5))
+    for step in range(3):
+        see(one, 1, NOW + 100 * step)
+
+    def work() -> None:
+        one.after_fork()
+        one.sync()
+        see(one, 1, NOW + 300)
+        one.close()
+
+    assert run_in_child(work) == 0
+    one.close()
+    assert counts(shared_after(lambda: SqliteStore(tmp_path / "store.db")), 1) == 2
+
+
 def test_what_tells_nothing_any_more_is_dropped() -> None:
     store = MemoryStore()
     old = int(NOW) // SLOT - 200
