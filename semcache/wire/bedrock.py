@@ -39,10 +39,11 @@ _PATH: Final = re.compile(r"/model/(?P<model>.+)/(?:converse|(?P<stream>converse
 # Request fields that do not change the answer. Source: service model, 2026-11-21.
 _TRANSPORT_ONLY: Final = frozenset({"performanceConfig", "requestMetadata", "serviceTier"})
 _MEDIA: Final = ("image", "document", "video")
-# Parts of an answer that a stream carries in its last event.
-_METADATA: Final = ("usage", "metrics", "trace", "performanceConfig", "serviceTier")
+# A stream carries these in its last event but one, and all that is left in the last one.
+_STOP: Final = ("stopReason", "additionalModelResponseFields")
+_BEFORE_METADATA: Final = frozenset({"output", *_STOP})
+_PADDING: Final = frozenset({"p"})
 _SPOKEN: Final = frozenset({"reasoningText"})
-_MORE: Final = "additionalModelResponseFields"
 
 
 class BedrockConverse:
@@ -122,9 +123,8 @@ class BedrockConverse:
             for delta in _deltas(block):
                 yield _eventstream.write("contentBlockDelta", {"delta": delta, **at})
             yield _eventstream.write("contentBlockStop", at)
-        more = {_MORE: answer[_MORE]} if _MORE in answer else {}
-        yield _eventstream.write("messageStop", {"stopReason": answer["stopReason"], **more})
-        yield _eventstream.write("metadata", {name: answer[name] for name in _METADATA if name in answer})
+        yield _eventstream.write("messageStop", {name: answer[name] for name in _STOP if name in answer})
+        yield _eventstream.write("metadata", without(answer, _BEFORE_METADATA))
 
 
 def _read(body: Mapping[str, Any], model: str) -> Reading:
@@ -144,8 +144,8 @@ def _read(body: Mapping[str, Any], model: str) -> Reading:
 
 
 def _unmarked(given: object, what: str) -> list[Block]:
-    """Blocks without those that are cache points."""
-    return [block for block in blocks(given, what) if "cachePoint" not in block]
+    """Blocks without those that are nothing but cache points."""
+    return [block for block in blocks(given, what) if block.keys() != {"cachePoint"}]
 
 
 def _normal_message(message: Block) -> Block:
@@ -212,9 +212,9 @@ class _Record:
         elif event.name in ("contentBlockStart", "contentBlockDelta", "contentBlockStop"):
             self._blocks.setdefault(data["contentBlockIndex"], _OpenBlock()).take(data)
         elif event.name == "messageStop":
-            self._stop = {name: data[name] for name in ("stopReason", _MORE) if name in data}
+            self._stop = without(data, _PADDING)
         elif event.name == "metadata":
-            self._metadata = {name: data[name] for name in _METADATA if name in data}
+            self._metadata = without(data, _PADDING)
         else:
             raise NotRecordable
         return event.raw

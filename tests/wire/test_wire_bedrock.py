@@ -116,6 +116,11 @@ def test_cache_points_are_no_part_of_the_key() -> None:
     assert canonical(parse(marked(POINT)).scope).count(b"cachePoint") == 2, "a parameter and an argument of that name"
 
 
+def test_a_block_that_is_more_than_a_cache_point_stays() -> None:
+    one, other = (parse(ask({"text": text, **POINT}, {"text": "hi"})) for text in ("a", "b"))
+    assert identity(one) != identity(other)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
