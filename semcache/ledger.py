@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Final
@@ -36,8 +37,8 @@ class Ledger:
 
     What was added is written at most once a second, and by :meth:`flush`, :meth:`close` and the exit of the
     interpreter. A store that fails costs one event ``ledger_error``; what it did not take is kept and tried
-    again. (A store that fails *after* it has counted, as when the connection is lost before the reply, counts
-    twice.) A forked child starts with nothing pending, since the parent writes that.
+    again, and is counted once also where it had been taken and only the answer was lost. A forked child starts with
+    nothing pending, since the parent writes that.
 
     Args:
         store: Where counters are kept. ``None`` keeps the books in memory.
@@ -64,6 +65,7 @@ class Ledger:
         self._on_event = on_event
         self._clock = clock
         self._pending: dict[RowKey, Books] = {}
+        self._unwritten: tuple[str, dict[str, int]] | None = None
         self._rows: set[RowKey] = set()
         self._lock = threading.Lock()
         self._writing = threading.Lock()
@@ -157,17 +159,26 @@ class Ledger:
             return True
         with self._writing:
             self._awaited = False
-            with self._lock:
-                pending, self._pending = self._pending, {}
-            if not pending:
-                return True
             try:
-                self._store.add_counters(encode(pending))
+                self._write()  # what has failed before
+                self._unwritten = self._take()
+                self._write()
             except Exception as error:  # whatever a store raises, the counts are not lost
-                self._take_back(pending, error)
+                self._tell_failure(error)
                 return False
-            self._failing = False
         return True
+
+    def _write(self) -> None:
+        if self._unwritten is not None and self._store is not None:
+            name, counts = self._unwritten
+            self._store.add_counters(counts, once=name)
+            self._unwritten, self._failing = None, False
+
+    def _take(self) -> tuple[str, dict[str, int]] | None:
+        """What is to be written next, under a name that lets it be tried again without counting twice."""
+        with self._lock:
+            pending, self._pending = self._pending, {}
+        return (uuid.uuid4().hex, encode(pending)) if pending else None
 
     def report(self, *, namespace: str | None = None, since: date | None = None) -> Stats:
         """The books of the store, from every process that writes to it, and what is pending here.
@@ -183,8 +194,9 @@ class Ledger:
             stored = {} if self._store is None else self._store.counters(PREFIX)
             with self._lock:
                 pending = encode(self._pending)
+            unwritten = {} if self._unwritten is None else self._unwritten[1]
         found: dict[RowKey, Books] = {}
-        for counters in (stored, pending):
+        for counters in (stored, unwritten, pending):
             for key, name, value in decode(counters):
                 found.setdefault(key, Books()).add(name, value)
         rows: list[Row] = []
@@ -208,11 +220,7 @@ class Ledger:
         self._awaited = True
         flusher.wake(self)
 
-    def _take_back(self, unwritten: dict[RowKey, Books], error: Exception) -> None:
-        with self._lock:
-            for key, books in self._pending.items():
-                unwritten.setdefault(key, Books()).merge(books)
-            self._pending = unwritten
+    def _tell_failure(self, error: Exception) -> None:
         self._await_flush()
         if not self._failing:
             self._failing = True
@@ -224,4 +232,4 @@ class Ledger:
         self._writing = threading.Lock()
         self._awaited = False
         if self._store is not None:
-            self._pending = {}
+            self._pending, self._unwritten = {}, None

@@ -149,8 +149,12 @@ class Store(Protocol):
     def mark_wrong(self, a: int, b: int) -> None:
         """Remember that the questions with these entry ids must never answer each other."""
 
-    def add_counters(self, deltas: Mapping[str, int]) -> None:
-        """Add to named ledger counters. After a StoreError some or all may have been added."""
+    def add_counters(self, deltas: Mapping[str, int], *, once: str | None = None) -> None:
+        """Add to named ledger counters. After a StoreError some or all may have been added.
+
+        With a name of the caller's own in ``once``, a call that raised can be made again under that name for an hour:
+        the counts are added once, whatever had become of it.
+        """
 
     def counters(self, prefix: str = "") -> dict[str, int]:
         """All ledger counters whose name starts with ``prefix``."""

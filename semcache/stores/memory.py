@@ -189,7 +189,8 @@ class MemoryStore:
             first=cursor is None,
         )
 
-    def add_counters(self, deltas: Mapping[str, int]) -> None:
+    def add_counters(self, deltas: Mapping[str, int], *, once: str | None = None) -> None:
+        # Nothing fails half-way here, so there is nothing to remember for ``once``.
         with self._lock:
             self._counters.update(deltas)
 

@@ -36,6 +36,15 @@ _LogEvent = tuple[bytes, dict[bytes, bytes]]
 
 FORMAT: Final = 1
 
+_ADD_ONCE: Final = """
+if redis.call('SET', KEYS[2], '', 'NX', 'EX', 3600) then
+    for i = 1, #ARGV, 2 do
+        redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1])
+    end
+end
+"""
+"""A lost connection does not tell whether the server did what it was sent; the mark does, when it is sent again."""
+
 _CHUNK: Final = 64
 """How many whole entries one round trip asks for when many are read."""
 _SWEEP_EVERY: Final = 64
@@ -390,9 +399,15 @@ class RedisStore(PersistentStore):
             if entry.vector is not None and entry.fingerprint == fingerprint
         ]
 
-    def add_counters(self, deltas: Mapping[str, int]) -> None:
-        if deltas:
+    def add_counters(self, deltas: Mapping[str, int], *, once: str | None = None) -> None:
+        if not deltas:
+            return
+        if once is None:
             self._batch(*(("HINCRBY", self._counters, name, value) for name, value in deltas.items()))
+            return
+        flat = (part for pair in deltas.items() for part in pair)
+        # The mark lies in the slot of the counters, for clusters.
+        self._call(self._client.eval, _ADD_ONCE, 2, self._counters, f"{self._counters}:once:{once}", *flat)
 
     def counters(self, prefix: str = "") -> dict[str, int]:
         pattern, cursor, found = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*", 0, {}

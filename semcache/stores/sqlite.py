@@ -252,7 +252,8 @@ class SqliteStore(PersistentStore):
         entries = ((id, self._read(id, data)) for _, id, data in rows)
         return [(id, entry.key.scope_id, pack_vector(entry.vector)) for id, entry in entries if entry is not None]
 
-    def add_counters(self, deltas: Mapping[str, int]) -> None:
+    def add_counters(self, deltas: Mapping[str, int], *, once: str | None = None) -> None:
+        # What raises here has been rolled back, so there is nothing to remember for ``once``.
         with self._file.writing() as connection:
             connection.db.executemany(
                 "INSERT INTO counters VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",

@@ -391,6 +391,12 @@ class StoreContract:
         store.drop_counters([])
         assert store.counters() == {"a:y": 5, "b%:ü": 2**40}
 
+    def test_counts_under_a_name_are_added(self, store: Store) -> None:
+        store.add_counters({"a": 1, "b|ü": -2}, once="first")
+        store.add_counters({"a": 1}, once="second")
+        store.add_counters({}, once="third")
+        assert store.counters() == {"a": 2, "b|ü": -2}
+
     def test_scopes_are_counted_largest_first(self, store: Store) -> None:
         for scope, count in (("one", 2), ("two", 3), ("three", 1)):
             for i in range(count):

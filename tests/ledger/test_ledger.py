@@ -24,6 +24,8 @@ from semcache.errors import StoreError
 from semcache.ledger import ROWS_A_DAY, Ledger
 from semcache.prices import Prices
 from semcache.stores.memory import MemoryStore
+from semcache.stores.redis import RedisStore
+from semcache.testing.servers import RedisServer
 from semcache.types import Event, Outcome, Usage
 
 DAY = date(2026, 11, 21)
@@ -37,10 +39,10 @@ class FailingStore(MemoryStore):
         super().__init__()
         self.down = False
 
-    def add_counters(self, deltas: Mapping[str, int]) -> None:
+    def add_counters(self, deltas: Mapping[str, int], *, once: str | None = None) -> None:
         if self.down:
             raise StoreError("switched off")
-        super().add_counters(deltas)
+        super().add_counters(deltas, once=once)
 
 
 def at_noon(store: MemoryStore | None = None, **kwargs: object) -> Ledger:
@@ -314,6 +316,34 @@ def test_a_failing_store_keeps_the_counts_and_says_so_once() -> None:
     ledger.record(exact())
     ledger.close()
     assert [event.kind for event in events] == ["ledger_error"] * 3
+
+
+class ForgetfulStore(RedisStore):
+    """A real server whose answer is lost every other time."""
+
+    sent = 0
+
+    def add_counters(self, deltas: Mapping[str, int], *, once: str | None = None) -> None:
+        super().add_counters(deltas, once=once)
+        self.sent += 1
+        if self.sent % 2:
+            raise StoreError("the connection was lost before the answer")
+
+
+def test_what_was_counted_when_the_answer_was_lost_is_counted_once(redis_server: RedisServer, tmp_path: Path) -> None:
+    store = ForgetfulStore(redis_server.url, prefix=tmp_path.name, budget_s=5)
+    events: list[Event] = []
+    ledger = at_noon(store, on_event=[events.append])
+    for _ in range(8):
+        ledger.record(exact(model="gpt-5-mini", usage=Usage(4)))
+        ledger.flush()
+    while not ledger.flush():
+        pass
+    assert store.sent >= 9
+    assert {event.kind for event in events} == {"ledger_error"}
+    assert at_noon(store).report().totals.exact == Line(calls=8, tokens=32, usd_micro=8)
+    ledger.close()
+    store.close()
 
 
 def test_it_is_written_within_seconds_without_being_asked_and_after_a_failure_too() -> None:

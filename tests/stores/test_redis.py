@@ -86,6 +86,15 @@ def test_prefixes_keep_stores_apart(server: RedisServer, client: Any) -> None:
     assert all(key.startswith((b"one:1:", b"{one:1}:", b"two:1:", b"{two:1}:")) for key in client.keys("*"))
 
 
+def test_counts_that_were_added_under_a_name_are_not_added_again(store: RedisStore, client: Any) -> None:
+    for _ in range(3):
+        store.add_counters({"a": 1, "b": 2}, once="mine")
+    store.add_counters({"a": 1}, once="other")
+    assert store.counters() == {"a": 2, "b": 2}
+    [mark] = client.keys("*:once:mine")
+    assert 3500 < client.ttl(mark) <= 3600
+
+
 def test_a_flushed_server_starts_the_feed_again(store: RedisStore, client: Any) -> None:
     store.put(make_entry("lost"))
     follower = Follower(store).follow()
