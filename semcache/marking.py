@@ -85,7 +85,7 @@ class Marker:
             if sketch is None or sketch.marked:
                 return None
             with self.shared.lock:
-                return self._warmest(sketch, self._ratio(model), now)[1]
+                return self._warm_tokens(sketch, self._ratio(model), now)
         except Exception as error:
             self._emit(Event("prompt_cache_error", f"what a provider's cache would do was not told: {error}", error))
             return None
@@ -105,17 +105,16 @@ class Marker:
         changed = "" if sketch is None else self._surprise(model, prompt, rules, sketch, now)
         with self.shared.lock:
             if sketch is not None:
-                if rules.style in ("breakpoints", "key") and sketch.head is not None:
+                if _has_key(prompt, rules) and sketch.head is not None:
                     sketch = _of_shard(sketch, self._shard(sketch.head, now))
                 self.shared.history.see(seen(sketch), now)
                 self.shared.touch(boundary.prefix for boundary in sketch.boundaries)
                 self.shared.touch(pool_id(kind) for kind in {boundary.kind for boundary in sketch.boundaries})
             ratio = self._ratio(model)
             decided = plan(sketch, rules, self.shared.history, now, tenant=tenant, chars_per_token=ratio)
-            prefix, expected = None, 0
+            expected = 0
             if sketch is not None and decided.points:  # without a mark nothing is read
-                reach = decided.points[-1].boundary.chars
-                prefix, expected = self._warmest(sketch, ratio, now, reach)
+                expected = self._warm_tokens(sketch, ratio, now, reach=decided.points[-1].boundary.chars)
         self.shared.sync_soon()
         if changed:
             message = f"{model}: a prompt like one of a moment ago is new to the provider's cache: {changed}"
@@ -127,17 +126,17 @@ class Marker:
             Marks(points, decided.reason),
             model,
             decided,
-            prefix,
+            sketch.head if sketch is not None and expected else None,
             expected,
             now,
         )
 
-    def _warmest(self, sketch: Outline, ratio: float, now: float, reach: float = inf) -> tuple[int | None, int]:
-        """The longest prefix of up to ``reach`` characters that the provider should have, and its tokens."""
+    def _warm_tokens(self, sketch: Outline, ratio: float, now: float, reach: float = inf) -> int:
+        """Tokens of the longest prefix of up to ``reach`` characters that the provider should have."""
         for boundary in reversed(sketch.boundaries):
             if boundary.chars <= reach and self.shared.history.warm(boundary.prefix, now) is not None:
-                return boundary.prefix, round(boundary.chars / ratio)
-        return None, 0
+                return round(boundary.chars / ratio)
+        return 0
 
     def _shard(self, head: int, now: float) -> int:
         """The first of a head's keys that has not had its requests of the last minute."""
@@ -194,8 +193,8 @@ class Marker:
             counts = {"expected": expected, "read": read, "written": written, "cold": int(cold)}
             counts |= {"calls": 1, "marked": int(bool(points))}
             self.shared.count(marked.model, None, counts)
-            if marked.prefix is not None:
-                self.shared.count(marked.model, marked.prefix, counts)
+            if marked.head is not None:
+                self.shared.count(marked.model, marked.head, counts)
         if cold and marked.at - self._told.get((marked.model, "cold"), -_QUIET_S) >= _QUIET_S:
             self._told[marked.model, "cold"] = marked.at
             message = (
@@ -225,6 +224,11 @@ def _model(prompt: Prompt, rules: Rules) -> str:
 def _partition(prompt: Prompt, rules: Rules) -> str:
     # Tenants are not kept apart: the provider's cache belongs to the account that they share.
     return f"{rules.vendor} {prompt.host} {prompt.model}"
+
+
+def _has_key(prompt: Prompt, rules: Rules) -> bool:
+    """Whether it is sent with a ``prompt_cache_key`` of ours."""
+    return rules.style in ("breakpoints", "key") and "prompt_cache_key" not in prompt.body
 
 
 def _of_shard(sketch: Outline, shard: int) -> Outline:

@@ -29,7 +29,7 @@ SYNC_S: Final = 10.0
 MAX_PREFIXES: Final = 1_024
 """Prefixes that a store keeps; beyond, those that were not seen for longest go."""
 MAX_COUNTED: Final = 512
-"""Prefixes whose predictions a process counts one by one; those of others are counted by model only."""
+"""Heads of prompts that a process counts one by one; others are counted by model only."""
 
 _TIME_KEPT_S: Final = 2 * 86_400
 _AT_ONCE: Final = 64
@@ -58,6 +58,7 @@ class SharedHistory:
         self._touched: set[int] = set()
         self._counts: Counter[str] = Counter()
         self._due = 0.0
+        self._closed = False
 
     def after_fork(self) -> None:
         """In a child: what the parent has seen is its own to write, and is read from the store."""
@@ -67,14 +68,14 @@ class SharedHistory:
         """What is known of these has changed; to be called under the lock."""
         self._touched.update(prefixes)
 
-    def count(self, model: str, prefix: int | None, values: Mapping[str, int]) -> None:
-        """Add to the counts of a model, or of one of its prefixes; to be called under the lock."""
-        if prefix is not None:
-            if prefix not in self._counted and len(self._counted) >= MAX_COUNTED:
+    def count(self, model: str, head: int | None, values: Mapping[str, int]) -> None:
+        """Add to the counts of a model, or of prompts with one head; to be called under the lock."""
+        if head is not None:
+            if head not in self._counted and len(self._counted) >= MAX_COUNTED:
                 return
-            self._counted.add(prefix)
+            self._counted.add(head)
         for name, value in values.items():
-            self._counts[count_name(model, prefix, name)] += value
+            self._counts[count_name(model, head, name)] += value
 
     def predictions(self) -> list[Predicted]:
         """The counts of all processes.
@@ -88,7 +89,7 @@ class SharedHistory:
 
     def sync_soon(self) -> None:
         """Write and read on another thread, if that was not done within the last seconds."""
-        if time.monotonic() < self._due:
+        if self._closed or time.monotonic() < self._due:
             return
         self._due = time.monotonic() + SYNC_S
         threading.Thread(target=self.sync, name="semcache-prompts", daemon=True).start()
@@ -96,6 +97,8 @@ class SharedHistory:
     def sync(self) -> None:
         """Write what is new here, and read what is new in the store. Trouble is an event."""
         with self._syncing:
+            if self._closed:
+                return
             try:
                 self._push()
                 self._pull()
@@ -106,8 +109,8 @@ class SharedHistory:
 
     def close(self) -> None:
         """Write what is new; a store that fails now is not tried again."""
-        self._due = float("inf")
         with self._syncing, suppress(StoreError):
+            self._closed = True
             self._push()
 
     def _push(self) -> None:

@@ -149,8 +149,8 @@ class Marked(NamedTuple):
         marks: For the outcome.
         model: Provider and model, under which it is counted.
         plan: What was decided.
-        prefix: The longest prefix that the provider should have; ``None`` if it should have none.
-        expected: Estimate of its tokens.
+        head: Hash of its tools and system prompt; ``None`` if it has none, or nothing of it should be read.
+        expected: Estimate of the tokens that the provider should have.
         at: Unix seconds of the decision.
     """
 
@@ -158,7 +158,7 @@ class Marked(NamedTuple):
     marks: Marks
     model: str
     plan: Plan
-    prefix: int | None
+    head: int | None
     expected: int
     at: float
 

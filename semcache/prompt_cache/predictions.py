@@ -12,7 +12,7 @@ PREFIX: Final = "marks1|"
 
 @dataclass(slots=True)
 class Counts:
-    """Sums over the calls of a model, or over those that had one prefix.
+    """Sums over the calls of a model, or over those with one head (tools and system prompt).
 
     Args:
         calls: Misses that went to a provider whose prompt cache is known.
@@ -35,7 +35,7 @@ class Predicted(NamedTuple):
     """The counts of one model.
 
     Args:
-        prefixes: By prefix (16 hex digits), calls that were expected to read it.
+        prefixes: By hash of the head (16 hex digits), the calls that should have read from the provider's cache.
     """
 
     model: str

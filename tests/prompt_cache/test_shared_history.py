@@ -250,3 +250,26 @@ def test_characters_a_token_are_learned_from_what_is_reported() -> None:
         marker.reconcile(marked, Usage(9300, 9, cache_read_tokens=9200))  # two characters a token
     assert marked.expected == pytest.approx(9200, rel=0.02)
     assert marked.marks.points[-1].tokens == marked.expected
+
+
+def test_a_key_of_the_callers_own_is_not_spread() -> None:
+    marker = Marker(MemoryStore(), lambda event: None, lambda: NOW)
+    sent = {"model": "gpt-4o", "messages": [{"role": "system", "content": LONG}, {"role": "user", "content": "Hi"}]}
+    keys = set()
+    for own in ({}, {"prompt_cache_key": "mine"}):
+        for _ in range(20):
+            marked = marker.mark(Prompt("openai_chat", {**sent, **own}, "api.openai.com", "gpt-4o"), None)
+            assert marked is not None
+            keys.add((marked.body or {**sent, **own})["prompt_cache_key"])
+    assert len(keys) == 3
+
+
+def test_nothing_is_read_or_written_once_it_is_closed() -> None:
+    store = MemoryStore()
+    one = shared(store)
+    see(one, 1, NOW)
+    one.close()
+    written = store.counters()
+    see(one, 2, NOW)
+    one.sync()
+    assert store.counters() == written != {}
