@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _WORST_SHOWN: Final = 5
 _FALSE_HIT_RATE: Final = 0.02
+_RATES: Final = ("false-hit rate", "unsafe-served rate")
 
 
 def render_findings(analysis: Analysis, out: Console, safe: Callable[[str | None], str]) -> None:
@@ -26,7 +27,13 @@ def render_findings(analysis: Analysis, out: Console, safe: Callable[[str | None
         safe: Makes a text of the log harmless to a terminal.
     """
     out.print(_headroom(analysis))
-    for table in (_policies(analysis), _baselines(analysis), _guards(analysis), _worst(analysis, safe)):
+    for table in (
+        _policies(analysis),
+        _baselines(analysis),
+        _best(analysis),
+        _guards(analysis),
+        _worst(analysis, safe),
+    ):
         if table is not None:
             out.print()
             out.print(table)
@@ -51,12 +58,13 @@ def _headroom(analysis: Analysis) -> str:
 def _policies(analysis: Analysis) -> Table | None:
     if len(analysis.policies) < 2:
         return None
-    table = _table("policy", "threshold", "hit rate", "wrong", "false-hit rate", "unsafe-served rate")
+    table = _table("policy", "threshold", "probability", "hit rate", "wrong", *_RATES)
     for one in analysis.policies:
         report = one.replay.report
         table.add_row(
             one.name,
             f"{one.policy.threshold:g}",
+            f"{one.policy.min_probability:g}",
             _percent(report.books.hit_rate),
             f"{report.wrong_hits:,}" if report.labelled else "?",
             _rate(report.false_hit_rate),
@@ -69,14 +77,33 @@ def _baselines(analysis: Analysis) -> Table | None:
     if analysis.baselines is None:
         return None
     counts = analysis.baselines.counts
-    table = _table(f"best baseline at {_FALSE_HIT_RATE:.0%} false hits", "parameter", "hit rate", "wrong")
+    table = _table(f"best baseline at {_FALSE_HIT_RATE:.0%} false hits", "parameter", "hit rate", "wrong", *_RATES)
     for family in dict.fromkeys(one.family for one in counts):
         best = best_within([one for one in counts if one.family == family], _FALSE_HIT_RATE)
         if best is None:
-            table.add_row(family, "–", "none keeps it", "–")
+            table.add_row(family, "–", "none keeps it", "–", "–", "–")
         else:
             requests, hits, wrong = best.count
-            table.add_row(family, f"{best.parameter:g}", _percent(hits / requests), f"{wrong:,}")
+            rates = _rate(best.false_hit_rate), _rate(best.unsafe_served_rate)
+            table.add_row(family, f"{best.parameter:g}", _percent(hits / requests), f"{wrong:,}", *rates)
+    return table
+
+
+def _best(analysis: Analysis) -> Table | None:
+    found = [one for one in analysis.best if one.policy is not None or one.cosine is not None]
+    if not found:
+        return None
+    table = _table("most hits at false hits of at most", "policy", "hit rate", "plain cosine", "hit rate", "ratio")
+    for one in found:
+        cosine = one.cosine
+        table.add_row(
+            f"{one.false_hit_rate:.0%}",
+            "none keeps it" if one.policy is None else one.policy.name,
+            "–" if one.hit_rate is None else _percent(one.hit_rate),
+            "–" if cosine is None else f"{cosine.parameter:g}",
+            "–" if cosine is None else _percent(cosine.count.hits / cosine.count.requests),
+            "–" if one.ratio is None else f"{one.ratio:.2f}",
+        )
     return table
 
 

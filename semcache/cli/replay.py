@@ -60,6 +60,8 @@ class _Options:
     logs: tuple[str, ...]
     policy: tuple[str, ...]
     sweep: tuple[float, ...]
+    sweep_probability: tuple[float, ...]
+    answers: str | None
     baselines: bool
     limit: int | None
     max_entries: int | None
@@ -77,7 +79,8 @@ class _Options:
     def __post_init__(self) -> None:
         if sum(map(bool, (self.judge, self.judge_file, self.judge_model))) > 1:
             raise click.UsageError("give one of --judge, --judge-file and --judge-model")
-        if self.store_url is not None and (self.sweep or len(self.policy) > 1 or self.max_entries):
+        several = self.sweep or self.sweep_probability or self.answers or len(self.policy) > 1
+        if self.store_url is not None and (several or self.max_entries):
             raise click.UsageError("--store goes with one policy, and bounds its own size")
         for name, path in (("--html", self.html), ("--checkpoint", self.checkpoint)):
             if path is not None and not Path(path).absolute().parent.is_dir():
@@ -97,6 +100,17 @@ def _steps(ctx: click.Context, option: click.Parameter, value: str | None) -> tu
 @click.argument("logs", nargs=-1, required=True, type=click.Path(), metavar="LOG...")
 @click.option("--policy", type=_IN, multiple=True, help="Replay under this policy file; of several, the first leads.")
 @click.option("--sweep", callback=_steps, metavar="LOW:HIGH:STEP", help="Also at these thresholds, as 0.80:0.99:0.01.")
+@click.option(
+    "--sweep-probability",
+    callback=_steps,
+    metavar="LOW:HIGH:STEP",
+    help="Also with these least probabilities, with --sweep at each of its thresholds.",
+)
+@click.option(
+    "--answers",
+    type=click.Choice(["closed"]),
+    help="Also with answers compared, as where they come from a limited set.",
+)
 @click.option("--baselines", is_flag=True, help="Also one cosine without guards, and vCache's threshold an entry.")
 @click.option("--max-entries", type=click.IntRange(min=1), help="Capacity; the least recently used entry goes.")
 @click.option("--checkpoint", type=_OUT, help="Keep the vectors in this file; the same command then goes on from it.")
@@ -167,9 +181,13 @@ def _analyse(options: _Options, records: Sequence[LogRecord]) -> Analysis:
 def _policies(options: _Options) -> dict[str, Policy]:
     from semcache.policy import Policy
     from semcache.tuning.compare import swept
+    from semcache.tuning.scoring import everywhere
 
     policies = {path: Policy.load(path) for path in options.policy} or {"default policy": Policy()}
-    return {**policies, **swept(next(iter(policies.values())), options.sweep)}
+    first = next(iter(policies.values()))
+    if options.answers is not None:
+        policies[f"answers {options.answers}"] = everywhere(first, answers=options.answers)
+    return {**policies, **swept(first, options.sweep, options.sweep_probability)}
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Final
 
 from semcache.html.plots import render
+from semcache.tuning.analysis import FALSE_HIT_RATES
 from semcache.tuning.baselines import best_within
 from semcache.tuning.findings import answerable, guard_counts, worst
 
@@ -44,8 +45,6 @@ _FIGURES: Final = {
     "similarity": "Where red lies under green, no threshold can part right from wrong.",
 }
 
-_FALSE_HIT_RATES: Final = (0.01, 0.02, 0.05)
-
 
 def page(analysis: Analysis, title: str = "Replay of a query log") -> str:
     """The report as one HTML document.
@@ -58,6 +57,7 @@ def page(analysis: Analysis, title: str = "Replay of a query log") -> str:
         *_figures(analysis),
         _policies(analysis),
         _baselines(analysis),
+        _best(analysis),
         _guards(analysis),
         _worst(analysis),
         _scopes(analysis),
@@ -119,15 +119,32 @@ def _policies(analysis: Analysis) -> str:
             (
                 one.name,
                 f"{one.policy.threshold:g}",
+                f"{one.policy.min_probability:g}",
                 _percent(report.books.hit_rate),
                 f"{report.wrong_hits:,}" if report.labelled else "?",
                 _with_interval(report.false_hit_rate),
                 _with_interval(report.unsafe_served_rate),
             )
         )
-    return _section(
-        "Policies", _table(("policy", "threshold", "hit rate", "wrong", "false hits", "unsafe served"), rows, 1)
-    )
+    header = ("policy", "threshold", "probability", "hit rate", "wrong", "false hits", "unsafe served")
+    return _section("Policies", _table(header, rows, 1))
+
+
+def _best(analysis: Analysis) -> str:
+    rows = [
+        (
+            f"≤ {_percent(one.false_hit_rate, 0)}",
+            "none keeps it" if one.policy is None else one.policy.name,
+            "–" if one.hit_rate is None else _percent(one.hit_rate),
+            "–" if one.cosine is None else f"{one.cosine.parameter:g}",
+            "–" if one.cosine is None else _percent(one.cosine.count.hits / one.cosine.count.requests),
+            "–" if one.ratio is None else f"{one.ratio:.2f}",
+        )
+        for one in analysis.best
+    ]
+    text = "Of all that was replayed, as observed: the best for this very log, which nobody knows beforehand."
+    header = ("false hits", "policy", "hit rate", "plain cosine", "hit rate", "ratio")
+    return _section("Most hits", _table(header, rows, 2), text) if rows else ""
 
 
 def _baselines(analysis: Analysis) -> str:
@@ -136,20 +153,21 @@ def _baselines(analysis: Analysis) -> str:
     counts = analysis.baselines.counts
     rows = []
     for family in dict.fromkeys(one.family for one in counts):
-        for rate in _FALSE_HIT_RATES:
+        for rate in FALSE_HIT_RATES:
             best = best_within([one for one in counts if one.family == family], rate)
             if best is None:
-                rows.append((family, _percent(rate, 0), "–", "none keeps it", "–", "–"))
+                rows.append((family, _percent(rate, 0), "–", "none keeps it", "–", "–", "–"))
             else:
                 requests, hits, wrong = best.count
-                figures = (_percent(hits / requests), f"{wrong:,}", _percent(wrong / requests, 2))
+                rates = _with_interval(best.false_hit_rate), _with_interval(best.unsafe_served_rate)
+                figures = (_percent(hits / requests), f"{wrong:,}", *rates)
                 rows.append((family, _percent(rate, 0), f"{best.parameter:g}", *figures))
     text = (
         "What simpler caches do on the same log: one cosine for all questions, and vCache's threshold for each entry "
         "(its parameter bounds wrong answers per request, not per hit). The parameter is the best for this very log, "
         "chosen by its labels, which nobody has beforehand."
     )
-    header = ("baseline", "false hits ≤", "parameter", "hit rate", "wrong", "unsafe served")
+    header = ("baseline", "false hits ≤", "parameter", "hit rate", "wrong", "false hits", "unsafe served")
     return _section("Baselines", _table(header, rows, 1), text)
 
 

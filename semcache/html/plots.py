@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from semcache.errors import MissingExtraError
@@ -98,8 +99,11 @@ def _trade_off(figure: Figure, analysis: Analysis) -> None:
         label = "one cosine for all, no guards" if family == "static" else family.replace("vcache", "vCache")
         _curve(axes, [_baseline_point(one) for one in points], label, colour, mark)
     first, *others = analysis.policies
-    swept = [one for one in others if one.name.startswith("threshold ")]
-    _curve(axes, [point for one in swept if (point := _point(one))], "the policy at other thresholds", LIGHT_BLUE, "o")
+    swept = [one for one in others if one.name.startswith(("threshold ", "probability "))]
+    label = "the policy at other thresholds"
+    for _, curve in groupby(sorted(swept, key=_probability), _probability):  # one curve for each least probability
+        _curve(axes, [point for one in curve if (point := _point(one))], label, LIGHT_BLUE, "o")
+        label = "_nolegend_"
     for one in others:
         if one not in swept and (point := _point(one)):
             axes.plot(*point, "D", color=BLUE, markersize=6)
@@ -115,6 +119,10 @@ def _trade_off(figure: Figure, analysis: Analysis) -> None:
     axes.set_xlim(left=0.0)
     axes.set_ylim(bottom=0.0)
     axes.legend(loc="upper left", fontsize=9)
+
+
+def _probability(one: Compared) -> float:
+    return one.policy.min_probability
 
 
 def _curve(axes: Axes, points: Sequence[tuple[float, float]], label: str, colour: str, mark: str) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 
 from semcache.keys import make_key
+from semcache.report import Rate
 from semcache.tuning.bounds import Count
 from semcache.tuning.replay import TENANT, request_of
 
@@ -158,9 +159,18 @@ class BaselineCount:
     parameter: float
     count: Count
 
+    @property
+    def false_hit_rate(self) -> Rate:
+        return Rate.of(self.count.wrong, self.count.hits)
+
+    @property
+    def unsafe_served_rate(self) -> Rate:
+        return Rate.of(self.count.wrong, self.count.requests)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready. Rates of nothing are ``None``."""
         requests, hits, wrong = self.count
+        false, unsafe = self.false_hit_rate, self.unsafe_served_rate
         return {
             "family": self.family,
             "parameter": self.parameter,
@@ -168,8 +178,10 @@ class BaselineCount:
             "hits": hits,
             "wrong_hits": wrong,
             "hit_rate": hits / requests if requests else None,
-            "false_hit_rate": wrong / hits if hits else None,
-            "unsafe_served_rate": wrong / requests if requests else None,
+            "false_hit_rate": false.value,
+            "false_hit_rate_ci95": [false.low, false.high] if hits else None,
+            "unsafe_served_rate": unsafe.value,
+            "unsafe_served_rate_ci95": [unsafe.low, unsafe.high] if requests else None,
         }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from semcache.tuning.baselines import BaselineCount, BaselineRun, StaticThreshold, best_within
 from semcache.tuning.replay import Progress, Replay, replay, replay_cache
 from semcache.tuning.scoring import everywhere
 
@@ -48,11 +50,18 @@ class Compared:
             "usd_saved",
             "latency_saved_s",
         )
-        return {"name": self.name, "threshold": self.policy.threshold, **{name: figures[name] for name in kept}}
+        policy = self.policy
+        return {
+            "name": self.name,
+            "threshold": policy.threshold,
+            "min_probability": policy.min_probability,
+            "answers": policy.answers,
+            **{name: figures[name] for name in kept},
+        }
 
 
 def sweep_steps(text: str) -> tuple[float, ...]:
-    """Thresholds from ``LOW:HIGH:STEP``, both ends included.
+    """Values from ``LOW:HIGH:STEP``, both ends included.
 
     Raises:
         ValueError: It is not of that form, or not within -1 and 1, or has more than a thousand steps.
@@ -66,9 +75,67 @@ def sweep_steps(text: str) -> tuple[float, ...]:
     return tuple(round(low + step * n, 6) for n in range(int((high - low) / step + 1e-9) + 1))
 
 
-def swept(policy: Policy, thresholds: Sequence[float]) -> dict[str, Policy]:
-    """A policy at each threshold, everything else as it is, by name."""
-    return {f"threshold {threshold:g}": everywhere(policy, threshold=threshold) for threshold in thresholds}
+def swept(policy: Policy, thresholds: Sequence[float] = (), probabilities: Sequence[float] = ()) -> dict[str, Policy]:
+    """A policy at each threshold, or with each least probability, or with every pair of both; all else as it is."""
+    found: dict[str, Policy] = {}
+    for threshold, probability in product(thresholds or (None,), probabilities or (None,)):
+        rules = {"threshold": threshold, "min_probability": probability}
+        set_ = {name: value for name, value in rules.items() if value is not None}
+        if set_:
+            name = ", ".join(f"{name.removeprefix('min_')} {value:g}" for name, value in set_.items())
+            found[name] = everywhere(policy, **set_)
+    return found
+
+
+class Best(NamedTuple):
+    """What hits most among all that was replayed and kept a false-hit rate. Picked on the log itself, both sides alike.
+
+    Args:
+        false_hit_rate: The greatest one allowed.
+        policy: ``None`` if none keeps it.
+        cosine: The same of the cosine thresholds without guards; ``None`` if none keeps it, or none was played.
+    """
+
+    false_hit_rate: float
+    policy: Compared | None
+    cosine: BaselineCount | None
+
+    @classmethod
+    def within(cls, rate: float, policies: Iterable[Compared], baselines: BaselineRun | None) -> Best:
+        """The best of both at a false-hit rate, as observed."""
+        kept = [
+            (one.replay.report.labelled_hits, -place, one)
+            for place, one in enumerate(policies)
+            if one.replay.report.labelled_hits
+            and one.replay.report.wrong_hits <= rate * one.replay.report.labelled_hits
+        ]
+        cosines = [] if baselines is None else [one for one in baselines.counts if one.family == StaticThreshold.family]
+        return cls(rate, max(kept)[2] if kept else None, best_within(cosines, rate))
+
+    @property
+    def hit_rate(self) -> float | None:
+        """That of the policy, of labelled requests; ``None`` if no policy keeps the rate."""
+        if self.policy is None:
+            return None
+        report = self.policy.replay.report
+        return report.labelled_hits / report.labelled
+
+    @property
+    def ratio(self) -> float | None:
+        """Hits of the policy for one of plain cosine."""
+        if self.hit_rate is None or self.cosine is None:
+            return None
+        return self.hit_rate * self.cosine.count.requests / self.cosine.count.hits
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "max_false_hit_rate": self.false_hit_rate,
+            "policy": None if self.policy is None else self.policy.name,
+            "hit_rate": self.hit_rate,
+            "cosine": None if self.cosine is None else self.cosine.to_dict(),
+            "ratio": self.ratio,
+        }
 
 
 def compare(

@@ -12,7 +12,7 @@ from semcache.errors import ConfigurationError, InputError
 from semcache.policy import Policy
 from semcache.testing.upstream import Upstream
 from semcache.tuning.baselines import StaticThreshold, VCache, best_within, play_baselines
-from semcache.tuning.compare import compare, sweep_steps, swept
+from semcache.tuning.compare import Best, compare, sweep_steps, swept
 from semcache.tuning.findings import answerable, guard_counts, over_time, worst
 from semcache.tuning.headroom import survey
 from semcache.tuning.judges import Cost, FileJudge, LLMJudge, ask_judge, cost_of, judged, load_judge, unknown_pairs
@@ -165,6 +165,30 @@ def test_policies_are_compared_from_an_empty_cache_each(embedder: Remembered) ->
     found = list(compare(policies, RESETS, embedder))
     assert [one.replay.report.books.semantic_hits for one in found] == [1, 1, 1, 0]
     assert [one.to_dict()["threshold"] for one in found] == [0.9, 0.5, 0.9, 0.999]
+
+
+def test_a_sweep_over_both_is_every_pair() -> None:
+    found = swept(Policy(), (0.8, 0.9), (0.5, 0.95))
+    assert list(found) == [f"threshold {t}, probability {p}" for t in (0.8, 0.9) for p in (0.5, 0.95)]
+    assert [(one.threshold, one.min_probability) for one in found.values()][1:3] == [(0.8, 0.95), (0.9, 0.5)]
+    assert list(swept(Policy(), (), (0.5,))) == ["probability 0.5"]
+    assert swept(Policy()) == {}
+
+
+def test_the_best_is_what_hits_most_at_a_rate_beside_plain_cosine(embedder: Remembered) -> None:
+    records = [*RESETS, asked("How do I close my account?", "close"), asked("How can I close my account?", "other")]
+    played = list(compare(swept(COSINE_ONLY, (0.5, 0.8, 0.999)), records, embedder))
+    baselines = play_baselines(records, embedder, [StaticThreshold(0.8), StaticThreshold(0.999)])
+    report = played[1].replay.report
+    assert (report.labelled_hits, report.wrong_hits) == (2, 1)
+    half = Best.within(0.5, played[1:], baselines)
+    assert (half.policy, half.hit_rate, half.ratio) == (played[1], 0.5, 1.0)
+    assert half.cosine is not None
+    assert (half.cosine.parameter, half.to_dict()["policy"]) == (0.8, "threshold 0.8")
+    none = Best.within(0.1, played, baselines)
+    assert none == (0.1, None, None)
+    assert none.to_dict()["ratio"] is None
+    assert Best.within(0.5, played, None).ratio is None
 
 
 def test_a_static_threshold_does_what_the_cache_without_guards_does(

@@ -118,6 +118,23 @@ def test_the_plots_are_pictures(tmp_path: Path, log: Path, policy: Path) -> None
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
 
 
+def test_probabilities_and_closed_answers_are_compared_too(log: Path) -> None:
+    args = ("--sweep", "0.8:0.9:0.1", "--sweep-probability", "0.5:0.9:0.4", "--answers", "closed", "--baselines")
+    args = (*args, "--limit", "40")  # without the trap, which every policy falls into
+    found = json.loads(run(log, *args, "--json").stdout)
+    names = ["default policy", "answers closed"]
+    names += [f"threshold {t}, probability {p}" for t in (0.8, 0.9) for p in (0.5, 0.9)]
+    assert [one["name"] for one in found["policies"]] == names
+    assert [one["answers"] for one in found["policies"][:3]] == ["free", "closed", "free"]
+    hits = {one["name"]: one["hits"] for one in found["policies"]}
+    assert hits["threshold 0.8, probability 0.5"] >= hits["threshold 0.8, probability 0.9"]
+    assert [one["max_false_hit_rate"] for one in found["best"]] == [0.01, 0.02, 0.05]
+    assert all(one["policy"] in names for one in found["best"])
+    shown = run(log, *args).stdout
+    assert "most hits at false hits of at most" in shown
+    assert shown.count("unsafe-served rate") >= 2
+
+
 def test_the_tables(log: Path, policy: Path) -> None:
     shown = run(log, "--policy", policy, "--sweep", "0.8:0.9:0.1", "--baselines").stdout
     for words in (
@@ -196,6 +213,8 @@ def test_a_model_judges_and_is_paid_once(unlabelled: Path, policy: Path, tmp_pat
         ("--judge", "nothing"),
         ("--store", "memory://", "--sweep", "0.8:0.9:0.1"),
         ("--store", "memory://", "--max-entries", "3"),
+        ("--store", "memory://", "--answers", "closed"),
+        ("--sweep-probability", "0.5:1.5:0.1"),
         ("--html", "/no/such/folder/report.html"),
         ("--checkpoint", "/no/such/folder/vectors"),
         ("--policy", "/no/such/policy.toml"),
