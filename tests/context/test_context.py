@@ -231,3 +231,23 @@ def test_the_policy_file_holds_the_window_but_no_callable(tmp_path) -> None:
     assert (Policy.load(path).context, Policy.load(path).window) == ("window", 2)
     with pytest.raises(ConfigurationError, match="rewrite"):
         Policy(context="rewrite", rewrite=stand_alone).save(path)
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked"),
+    [
+        ("I'd like to check my account balance.", "I'd like to check the balance of my checking account."),
+        ("I'd like to check my account balance.", "I wish to check my checking account balance."),
+        ("Can you get me a cab for one please?", "Can you help me get a cab?"),
+        ("I want to book a hotel room.", "I want to book one hotel room."),
+        ("I want to go out to eat somewhere.", "I want to eat somewhere."),
+        ("I need a one way flight for 1.", "I want to find a one way flight"),
+    ],
+)
+def test_a_dialogue_does_not_open_with_what_another_one_wanted(stored, asked) -> None:
+    """With the real embedder: what an opening leaves unsaid an assistant asks for, and what it says is settled."""
+    with SemanticCache.open("memory://") as cache:
+        for first, second in ((stored, asked), (asked, stored)):
+            with cache.options(tenant=first):
+                assert cache.store([SYSTEM, user(first)], "Sure.").stored
+                assert cache.lookup([SYSTEM, user(second)]).response is None
