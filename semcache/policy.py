@@ -510,6 +510,8 @@ def _check_rules(where: str, rules: Policy | Override) -> None:
     for name, seconds in (("ttl", rules.ttl), ("time_bound_ttl", rules.time_bound_ttl)):
         if seconds is not None and not seconds > 0.0:
             raise ConfigurationError(f"{name} of the {where} must be above 0 seconds, not {seconds}")
+    if rules.stale_if_error is not None and not 0.0 <= rules.stale_if_error < math.inf:
+        raise ConfigurationError(f"stale_if_error of the {where} must be seconds from 0 up, not {rules.stale_if_error}")
     _check_range(f"min_agreement of the {where}", rules.min_agreement, 0.0, 1.0)
     if rules.answers not in (None, "free", "closed"):
         raise ConfigurationError(f"answers of the {where} are 'free' or 'closed', not {rules.answers!r}")

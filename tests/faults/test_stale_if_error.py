@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
+import boto3
+import botocore.config
 import httpx2
 import openai
 import pytest
+from google import genai
 
 from semcache import Policy, SemanticCache, last_outcome
+from semcache.errors import ConfigurationError
+from semcache.outage import is_outage
 from semcache.policy import Override
 from semcache.testing.servers import RedisServer
 from semcache.testing.upstream import Fault, Upstream
@@ -125,6 +132,81 @@ def test_streams_too_if_they_fail_before_they_begin(up: Upstream) -> None:
         up.script([Fault(cut_after=3)])
         with pytest.raises(httpx2.HTTPError):
             told()
+
+
+async def test_on_an_event_loop_too(up: Upstream, url: str) -> None:
+    with SemanticCache(store=url, policy=POLICY) as cache:
+        client = cache.wrap(openai.AsyncOpenAI(base_url=up.openai_url, api_key="key", max_retries=0))
+        fresh = await client.chat.completions.create(**QUESTION)
+        await asyncio.sleep(TTL + 0.05)
+        up.fail_next(502)
+        stale = await client.chat.completions.create(**QUESTION)
+        assert stale.choices[0].message.content == fresh.choices[0].message.content
+        assert status() == "stale"
+        up.fail_next(502)
+        with pytest.raises(openai.InternalServerError):
+            await client.chat.completions.create(**{**QUESTION, "temperature": 0.5})
+        await client.close()
+
+
+def test_bedrock_and_gemini_too(up: Upstream) -> None:
+    with SemanticCache(store="memory://", policy=POLICY) as cache:
+        once = botocore.config.Config(retries={"mode": "standard", "total_max_attempts": 1})
+        keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1", "config": once}
+        bedrock = cache.wrap(boto3.client("bedrock-runtime", endpoint_url=up.bedrock_url, **keys))
+        gemini = cache.wrap(genai.Client(api_key="key", http_options=genai.types.HttpOptions(base_url=up.gemini_url)))
+        messages = [{"role": "user", "content": [{"text": "Is it up?"}]}]
+        asks: list[Any] = [
+            lambda: bedrock.converse(modelId="anthropic.claude-sonnet-5-v1:0", messages=messages)["output"],
+            lambda: gemini.models.generate_content(model="gemini-3-flash", contents="Is it up?").text,
+        ]
+        for ask in asks:
+            fresh = ask()
+            time.sleep(TTL + 0.05)
+            up.fail_next(503)
+            assert ask() == fresh
+            assert status() == "stale"
+
+
+def test_a_policy_says_for_how_long(tmp_path: Path) -> None:
+    policy = Policy(
+        stale_if_error=60.0, namespaces={"strict": Override(stale_if_error=0.0), "lax": Override(stale_if_error=900.0)}
+    )
+    policy.save(tmp_path / "policy.toml")
+    loaded = Policy.load(tmp_path / "policy.toml")
+    assert loaded == policy
+    assert [loaded.stale_if_error_for(name) for name in ("default", "strict", "lax")] == [60.0, 0.0, 900.0]
+    assert loaded.longest_stale == 900.0
+    assert Policy().longest_stale == 0.0
+    for wrong in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(ConfigurationError, match="stale_if_error"):
+            Policy(stale_if_error=wrong)
+
+
+class Refused(Exception):
+    def __init__(self, **fields: Any) -> None:
+        self.__dict__.update(fields)
+
+
+@pytest.mark.parametrize(
+    ("error", "outage"),
+    [
+        (TimeoutError(), True),
+        (ValueError("anything"), True),
+        (Refused(status_code=500), True),
+        (Refused(status_code=404), False),
+        (Refused(code=429), False),
+        (Refused(code="rate_limit_exceeded", status_code=429), False),
+        (Refused(response=httpx2.Response(400)), False),
+        (Refused(response=httpx2.Response(503)), True),
+        (Refused(response={"ResponseMetadata": {"HTTPStatusCode": 403}}), False),
+        (Refused(response={"ResponseMetadata": {"HTTPStatusCode": 503}}), True),
+        (Refused(response=None), True),
+        (ConfigurationError("ours"), False),
+    ],
+)
+def test_a_refusal_is_known_from_an_outage(error: Exception, outage: bool) -> None:
+    assert is_outage(error) is outage
 
 
 def test_followers_get_it_without_a_failure_of_their_own(up: Upstream) -> None:
