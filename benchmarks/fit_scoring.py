@@ -35,6 +35,9 @@ LICENCES: Final = {
     "fow": "CC BY 4.0",
     "gptcache_mock": "MIT",
 }
+DOUBT: Final = [list(DIRECTIONS).index("cosine"), 0.9, [list(DIRECTIONS).index("same_question"), 0.5, -9.0, 0.0], 0.0]
+"""A tree that no data gave. Far from each other, texts that ask for different things are not one question: labels of
+intents do not tell, since an intent holds both "is there a fee" and "what is the fee"."""
 NEIGHBOURS: Final = 5  # of each request, so many earlier ones
 BARS: Final = (0.5, 0.7, 0.75, 0.8, 0.85, 0.88, 0.9, 0.92, 0.95)
 
@@ -103,7 +106,7 @@ def fit(rows: list[Row]) -> dict[str, Any]:
     return {
         "fingerprint": OnnxEmbedder().fingerprint,
         "bias": float(booster._baseline_prediction.ravel()[0]),
-        "trees": [_nested(step[0].nodes, 0) for step in booster._predictors],
+        "trees": [*(_nested(step[0].nodes, 0) for step in booster._predictors), DOUBT],
     }
 
 

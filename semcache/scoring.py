@@ -21,13 +21,17 @@ from itertools import pairwise
 from typing import Any, Final, TypeAlias
 
 from semcache.errors import ConfigurationError
-from semcache.guards import GUARDS
 from semcache.guards.alignment import align
 from semcache.guards.lexicon import english
-from semcache.guards.text import Text, read
+from semcache.guards.text import Text, Word, read
 
 WEIGHED: Final = frozenset({"question", "wording"})
-"""Guards whose objections may be weighed against other evidence: those of all others are logically decisive."""
+"""Guards that a second opinion may outweigh: the model, some objections of ``wording``; a verifier, all of both."""
+
+_MOST_SHARED: Final = 5
+_ONE_KIND: Final[Mapping[str, str]] = {"time": "when", "date": "when", "where to": "how to"}
+_UNSAID: Final = frozenset({"how to", "may", "what", "how much"})
+"""What a text asks for that is put as no question: "enable roaming", "price of gold"."""
 
 Features = tuple[float, ...]
 Tree: TypeAlias = "float | tuple[int, float, Tree, Tree]"
@@ -43,7 +47,8 @@ DIRECTIONS: Final[Mapping[str, int]] = {
     "shared_pairs": 1,
     "shared_letters": 1,
     "length": 1,  # tokens of the shorter text / of the longer
-    "question": -1,
+    "shared": 1,  # content words and quantities that both have, at most five
+    "same_question": 1,  # whether they ask for the same kinds of things
 }
 """The features in order, and whether more of one speaks for a pair (1) or against it (-1)."""
 
@@ -124,14 +129,26 @@ def shipped() -> Scoring:
 def decisive(guard: str, query: str, cached: str) -> bool:
     """Whether a guard's objection to a pair is a veto, or evidence to be weighed.
 
-    Another kind of question is evidence, and so are ordinary words that one text adds to the other's. A word that is
-    replaced by another, or one in no list that is added (a name, as a rule), is a veto.
+    Ordinary words that one text adds to the other's are evidence. A word that is replaced by another, or one in no
+    list that is added (a name, as a rule), is a veto, and so is whatever any other guard objects to.
     """
     if guard != "wording":
-        return guard not in WEIGHED
-    ours, theirs = align(read(query), read(cached))
+        return True
+    a, b = read(query), read(cached)
+    ours, theirs = align(a, b)
+    if (ours and theirs) or not all(_ordinary(word) for word in ours + theirs):
+        return True
+    return any(_narrows(word, b) for word in ours) or any(_narrows(word, a) for word in theirs)
+
+
+def _narrows(phrase: Word, other: Text) -> bool:
+    """Whether a fixed phrase makes another thing of a word of the other text: a "checking account" of an "account"."""
+    return " " in phrase.fold and any(word.fold in phrase.fold.split() for word in other.words)
+
+
+def _ordinary(word: Word) -> bool:
     known = english().known
-    return bool(ours and theirs) or any(word.fold not in known and word.stem not in known for word in ours + theirs)
+    return bool(word.concepts) or word.fold in known or word.stem in known
 
 
 def features(query: str, cached: str, cosine: float) -> Features:
@@ -140,6 +157,7 @@ def features(query: str, cached: str, cosine: float) -> Features:
     ours, theirs = align(a, b)
     weak = sum(word.stem in english().weak for word in ours + theirs)
     shorter, longer = sorted((len(a.folds), len(b.folds)))
+    shared = min(len(a.words) - len(ours), len(b.words) - len(theirs)) + min(len(a.quantities), len(b.quantities))
     return (
         cosine,
         1.0 - len(ours) / len(a.words) if a.words else 1.0,
@@ -148,8 +166,14 @@ def features(query: str, cached: str, cosine: float) -> Features:
         float(weak),
         *(_dice(x, y) for x, y in zip(_pieces(a), _pieces(b), strict=True)),
         shorter / longer if longer else 1.0,
-        float(bool(GUARDS["question"].judge(a, b))),
+        float(min(shared, _MOST_SHARED)),
+        float(_same_question(a, b)),
     )
+
+
+def _same_question(a: Text, b: Text) -> bool:
+    ours, theirs = ({_ONE_KIND.get(ask.kind, ask.kind) for ask in text.asks} for text in (a, b))
+    return ours == theirs or (not (ours and theirs) and ours | theirs <= _UNSAID)
 
 
 def _pieces(text: Text) -> tuple[Collection[object], ...]:

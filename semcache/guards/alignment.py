@@ -6,7 +6,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
-from semcache.guards.lexicon import english
+from semcache.guards.lexicon import english, stem
 from semcache.guards.text import Text, Word
 
 # Endings that derive a word from another without changing what it is about. Those that do are left out: a prisoner is
@@ -111,8 +111,7 @@ def mistyped(a: str, b: str) -> bool:
     if min(len(a), len(b)) < 4 or abs(len(a) - len(b)) > 1:
         return False
     edit = _edit(a, b)
-    known = english().known
-    ordinary = (a in known) + (b in known)
+    ordinary = _ordinary(a) + _ordinary(b)
     if not edit or ordinary == 2:
         return False
     if edit == "swap":
@@ -120,6 +119,11 @@ def mistyped(a: str, b: str) -> bool:
     if max(len(a), len(b)) < 5:
         return False
     return ordinary == 1 or edit == "double" or (edit == "vowel" and len(a) > 6)
+
+
+def _ordinary(word: str) -> bool:
+    known = english().known
+    return word in known or stem(word) in known
 
 
 def _edit(a: str, b: str) -> str:

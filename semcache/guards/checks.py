@@ -128,7 +128,8 @@ def _flips(query: _Stand, cached: _Stand) -> list[str]:
 # Kinds that one answer may serve, and "how", "may" and "must" questions that are often put as statements.
 _SAME_ANSWER: Final = (
     {"how to", "where to"}, {"how to", "may"}, {"how to", "how"}, {"where to", "where"}, {"where to", "may"},
-    {"may", "yes-no"}, {"when", "how long"}, {"how big", "how much"}, {"how old", "may"},
+    {"may", "yes-no"}, {"when", "time"}, {"when", "date"}, {"when", "how long"}, {"how big", "how much"},
+    {"how old", "may"},
 )  # fmt: skip
 
 
@@ -180,17 +181,20 @@ class _Persons(NamedTuple):
     owners: dict[str, str]  # stem of what is owned -> person
     only: str  # "1" or "2" if the text has only that person
     turns: str  # both persons in the order in which they change, "12" or "21" if each comes once
-    generic: bool  # "how do you" asks how one does
+    generic: bool  # "how do you" and "you have to" are said of anybody
 
 
 def _read_persons(text: Text) -> _Persons:
     owners = {text.stems[at + 1]: _OWNERS[fold] for at, fold in enumerate(text.folds[:-1]) if fold in _OWNERS}
-    present = set(text.folds)
     speakers, listeners = english().grammar["speaker"], english().grammar["listener"]
-    speaker, listener = bool(present & speakers), bool(present & listeners)
-    only = "" if speaker == listener else "1" if speaker else "2"
-    turns = "".join("1" if fold in speakers else "2" for fold in text.folds if fold in speakers or fold in listeners)
-    return _Persons(owners, only, turns, any(ask.kind == "how to" for ask in text.asks))
+    turns = "".join(
+        "1" if token.fold in speakers else "2"
+        for token in text.tokens
+        if token.fold in listeners or (token.fold in speakers and token.raw != "US")
+    )
+    only = turns[:1] if len(set(turns)) == 1 else ""
+    generic = any(ask.kind in ("how to", "must") for ask in text.asks) or "you have to" in " ".join(text.folds)
+    return _Persons(owners, only, turns, generic)
 
 
 def _compare_persons(query: _Persons, cached: _Persons) -> str:
