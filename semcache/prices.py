@@ -96,10 +96,7 @@ class ModelPrice(NamedTuple):
 
     def split(self, usage: Usage) -> Cost:
         """What a call cost as it was made, and what of the list price the prompt cache took off or put on."""
-        rates = self.base
-        for tokens, dearer in self.longer:
-            if usage.input_tokens > tokens:
-                rates = dearer
+        rates = self._rates(usage.input_tokens)
         read, write, long = usage.cache_read_tokens, usage.cache_write_tokens, usage.cache_write_long_tokens
         listed = usage.input_tokens * rates.uncached + usage.output_tokens * rates.output
         only_read = listed + read * (rates.read - rates.uncached)
@@ -123,8 +120,16 @@ class ModelPrice(NamedTuple):
             by_itself = self.caches_from is not None and usage.input_tokens >= self.caches_from
             marked = usage.cache_read_tokens + usage.cache_write_tokens
             read_tokens = usage.input_tokens if by_itself else marked
-        read = min(max(read_tokens, 0), usage.input_tokens)
-        return self.cost(Usage(usage.input_tokens, usage.output_tokens, cache_read_tokens=read))
+        rates, read = self._rates(usage.input_tokens), min(max(read_tokens, 0), usage.input_tokens)
+        plain = (usage.input_tokens - read) * rates.uncached
+        return _micro(plain + read * rates.read + usage.output_tokens * rates.output)
+
+    def _rates(self, input_tokens: int) -> Rates:
+        rates = self.base
+        for tokens, dearer in self.longer:
+            if input_tokens > tokens:
+                rates = dearer
+        return rates
 
 
 class Prices:
