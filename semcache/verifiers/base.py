@@ -66,8 +66,8 @@ def fingerprint(verifier: object) -> str:
     """Under which name the verdicts of a verifier, or of a function in one, are kept.
 
     Its own ``fingerprint`` if it has one, the name of its class, or the name and code of a plain function. What else
-    tells two functions apart (closed-over values, a bound object) cannot be seen from the next process, so such a one is
-    known to this process only.
+    tells two functions apart (closed-over values, a bound object) cannot be seen from the next process, so such a one
+    is known to this process only.
     """
     own = getattr(verifier, "fingerprint", None)
     if isinstance(own, str):
