@@ -59,7 +59,7 @@ def encode(entry: Entry) -> bytes:
                 entry.namespace,
                 entry.tenant,
                 entry.model,
-                entry.usage and tuple(entry.usage),
+                None if entry.usage is None else _counted(entry.usage),
                 entry.tags,
                 entry.fingerprint,
             )
@@ -80,6 +80,14 @@ def encode(entry: Entry) -> bytes:
         raise StoreError(f"the entry cannot be written: {error}") from error
     checked = b"".join((fixed, header, key.canonical, vector, response))
     return _CHECKSUM.pack(_MAGIC, xxh3_64_intdigest(checked)) + checked
+
+
+def _counted(usage: Usage) -> list[int]:
+    """The fields of a usage up to the last one that says anything; most calls read and write no provider's cache."""
+    fields = list(usage)
+    while fields and not fields[-1]:
+        fields.pop()
+    return fields
 
 
 def decode(data: bytes) -> Entry:

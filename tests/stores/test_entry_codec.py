@@ -32,7 +32,7 @@ entries = st.builds(
     created_at=seconds,
     expires_at=st.none() | seconds,
     latency_s=seconds,
-    usage=st.none() | st.builds(Usage, *[st.integers(0, 10**9)] * 5),
+    usage=st.none() | st.builds(Usage, *[st.integers(0, 10**9)] * 6, st.booleans()),
     tags=st.lists(texts, max_size=3).map(tuple),
     vector=st.none() | st.integers(1, 20).flatmap(lambda d: st.binary(min_size=2 * d, max_size=2 * d)),
     fingerprint=st.none() | texts,
