@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from semcache.tuning.bounds import Budget, Count, Trial, fixed_sequence
-from semcache.tuning.scoring import FLOOR
-from semcache.tuning.settings import Rule, Setting
+from semcache.tuning.settings import FLOOR, Rule, Setting
 
 if TYPE_CHECKING:
     import numpy.typing as npt

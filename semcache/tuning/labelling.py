@@ -11,7 +11,8 @@ import orjson
 
 from semcache.errors import InputError
 from semcache.tuning.appended import Appended
-from semcache.tuning.scoring import NEVER, levels
+from semcache.tuning.settings import NEVER, Levels, Rule
+from semcache.types import Candidate
 
 if TYPE_CHECKING:
     from semcache.policy import Policy
@@ -45,9 +46,10 @@ def most_informative_first(
         fingerprint: Of the embedder that the similarities come from.
     """
     questions: dict[_Texts, Question] = {}
-    found = levels(pairs, similarities, policy, fingerprint)
-    for pair, similarity, level in zip(pairs, similarities, found, strict=True):
+    judges = Levels(policy, fingerprint, [Rule.of(policy)])
+    for pair, similarity in zip(pairs, similarities, strict=True):
         if pair.right is None and similarity is not None:
+            ((_, level, _),) = judges.of(pair.a, [Candidate(0, pair.b, similarity)], pair.namespace)
             questions.setdefault((pair.a, pair.b), Question(pair, similarity, level == NEVER))
     return sorted(
         questions.values(),

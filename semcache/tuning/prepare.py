@@ -84,6 +84,9 @@ def of_log(
 
 
 def _fitted(policy: Policy, found: Sequence[Row], fingerprint: str) -> tuple[Policy, int]:
+    """The policy with a scoring of these rows, if they make one; never with that of another embedder."""
+    if policy.scoring is not None and policy.scoring.fingerprint != fingerprint:
+        policy = replace(policy, scoring=None)
     made = refit(found, fingerprint)
     return (policy, 0) if made is None else (replace(policy, scoring=made), len(found))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -11,17 +11,11 @@ import numpy as np
 from semcache.policy import Policy, judge
 from semcache.report import Rate
 from semcache.tuning.bounds import Count
-from semcache.types import Candidate, Decision
+from semcache.types import Candidate
 
 if TYPE_CHECKING:
     from semcache.tuning.pairs import Pair
     from semcache.tuning.remembered import Remembered
-
-FLOOR: Final = 0.5
-"""No threshold below this cosine is ever worth a try."""
-
-NEVER: Final = -np.inf
-"""The level of a pair that no threshold lets through."""
 
 UNREADABLE: Final = "the embedder cannot read one of the texts in full"
 
@@ -139,7 +133,10 @@ def score(
         elif similarity is None:
             yield Scored(pair, False, None, (UNREADABLE,))
         else:
-            decision = _judge(policy, pair, similarity, explain=True, fingerprint=embedder.fingerprint)
+            near = [Candidate(0, pair.b, similarity)]
+            decision = judge(
+                policy, pair.a, near, namespace=pair.namespace, explain=True, embedder=embedder.fingerprint
+            )
             accepted = decision.verdict == "serve"
             yield Scored(pair, accepted, similarity, decision.judged[0].reasons, decision.probability)
 
@@ -176,36 +173,7 @@ def everywhere(policy: Policy, **rules: Any) -> Policy:
     )
 
 
-def levels(
-    pairs: Sequence[Pair], found: Iterable[float | None], policy: Policy, fingerprint: str | None = None
-) -> Iterator[float]:
-    """For each pair the highest threshold at which it is served, :data:`NEVER` if none serves it.
-
-    Args:
-        found: The pairs' similarities.
-        fingerprint: Of the embedder that they come from; ``None`` means the default one.
-    """
-    strict, lax = everywhere(policy, threshold=1.0), everywhere(policy, threshold=FLOOR)
-    for pair, similarity in zip(pairs, found, strict=True):
-        if similarity is None or similarity < FLOOR or not lax.semantic_for(pair.namespace):
-            yield NEVER
-        elif (
-            _judge(strict, pair, similarity, fingerprint=fingerprint).verdict == "serve"
-        ):  # one text: no threshold parts it from itself
-            yield 1.0
-        else:
-            served = _judge(lax, pair, similarity, fingerprint=fingerprint).verdict == "serve"
-            yield similarity if served else NEVER
-
-
 def count(scored: Sequence[Scored]) -> Count:
     """The labelled pairs as requests, the accepted ones as hits."""
     totals = Totals.of(scored)
     return Count(totals.positives + totals.negatives, totals.right + totals.wrong, totals.wrong)
-
-
-def _judge(
-    policy: Policy, pair: Pair, similarity: float, *, explain: bool = False, fingerprint: str | None = None
-) -> Decision:
-    candidates = [Candidate(0, pair.b, similarity)]
-    return judge(policy, pair.a, candidates, namespace=pair.namespace, explain=explain, embedder=fingerprint)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from semcache.policy import Evidence, Policy, judge
 from semcache.scoring import shipped
-from semcache.tuning.scoring import FLOOR, NEVER, everywhere
+from semcache.tuning.scoring import everywhere
 
 if TYPE_CHECKING:
     from semcache.types import Candidate, Decision
+
+FLOOR: Final = 0.5
+"""No threshold below this cosine is ever worth a try."""
+
+NEVER: Final = float("-inf")
+"""The level of a question that no threshold lets through."""
 
 PROBABILITIES: Final = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95)
 """Values of ``min_probability`` that may be chosen. 0 asks for none: every objection is a veto."""
@@ -33,6 +40,11 @@ class Rule(NamedTuple):
 
     min_probability: float
     min_agreement: float | None = None
+
+    @classmethod
+    def of(cls, policy: Policy) -> Rule:
+        """The rule of a policy, overrides apart."""
+        return cls(policy.min_probability, policy.min_agreement if policy.answers == "closed" else None)
 
     def fields(self, base: Policy) -> dict[str, Any]:
         """As fields of a policy, or of an override."""
@@ -102,6 +114,7 @@ class Levels:
         Args:
             candidates: Most similar first.
         """
+        candidates = [one for one in candidates if one.similarity >= FLOOR]
         few = [one._replace(answer=None) for one in candidates[: self._base.k]]
         weighed: Decision | None = None
         for rule in self._rules:
@@ -110,14 +123,14 @@ class Levels:
             if not lax.semantic_for(namespace) or not seen:
                 yield rule, NEVER, None
                 continue
-            found = self._judge(strict, text, seen, namespace)
-            if found.chosen is not None:  # by its neighbours, or it is the same text: no threshold parts that
-                yield rule, 1.0, found.chosen
+            chosen = _served(self._judge(strict, text, seen, namespace))
+            if chosen is not None:  # by its neighbours, or it is the same text: no threshold parts that
+                yield rule, 1.0, chosen
             elif rule.min_agreement is None and rule.min_probability:
                 weighed = weighed or self._judge(self._lenient, text, seen, namespace, explain=True)
                 yield rule, *_nearest(weighed, rule.min_probability)
             else:
-                chosen = self._judge(lax, text, seen, namespace).chosen
+                chosen = _served(self._judge(lax, text, seen, namespace))
                 yield rule, NEVER if chosen is None else chosen.similarity, chosen
 
     def _judge(
@@ -134,6 +147,10 @@ class Levels:
         return Setting(threshold, rule).policy(self._base, self._fingerprint)
 
 
+def _served(decision: Decision) -> Candidate | None:
+    return decision.chosen if decision.verdict == "serve" else None
+
+
 def _nearest(decision: Decision, least: float) -> tuple[float, Candidate | None]:
     """The nearest candidate that passes with this probability, where one was told."""
     for one in decision.judged:
@@ -144,6 +161,4 @@ def _nearest(decision: Decision, least: float) -> tuple[float, Candidate | None]
 
 def _made_for(fingerprint: str, policy: Policy) -> Policy:
     """With evidence of this embedder, as a tuned policy has: neighbours then vouch under any embedder."""
-    from dataclasses import replace
-
     return replace(policy, evidence=Evidence(fingerprint))

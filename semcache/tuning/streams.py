@@ -97,8 +97,7 @@ def unsure(records: Sequence[LogRecord], policy: Policy, embedder: Remembered) -
 
     A pair is labelled if both of its records are.
     """
-    own = Rule(policy.min_probability, policy.min_agreement if policy.answers == "closed" else None)
-    judges = Levels(policy, embedder.fingerprint, [own])
+    judges = Levels(policy, embedder.fingerprint, [Rule.of(policy)])
     pairs = []
     for one in looked_up(records, policy, embedder):
         namespace = one.record.namespace or DEFAULT_SLICE

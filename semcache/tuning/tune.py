@@ -118,7 +118,7 @@ class Tuning:
         """
         pool = next((one for one in self.slices if one.name is POOLED), None)
         setting = None if pool is None else pool.setting
-        own = Setting(base.threshold, Rule(base.min_probability))  # any: only its fields are unset
+        own = Setting(base.threshold, Rule.of(base))  # any: only its fields are unset
         overrides = dict(everywhere(base, **own.fields(base)).namespaces)
         for one in self.slices:
             if one.name is not POOLED:

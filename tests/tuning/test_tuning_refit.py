@@ -8,7 +8,10 @@ import pytest
 from semcache.errors import ConfigurationError
 from semcache.policy import Policy
 from semcache.scoring import DIRECTIONS, Scoring, shipped
+from semcache.tuning.pairs import Pair
+from semcache.tuning.prepare import of_pairs
 from semcache.tuning.refit import LEAST, Row, refit
+from semcache.tuning.remembered import Remembered
 
 FINGERPRINT = shipped().fingerprint
 SIGNS = list(DIRECTIONS.values())
@@ -64,6 +67,15 @@ def test_another_embedder_gets_a_model_of_its_own() -> None:
     made = refit(drawn(1000, strange), "another/embedder")
     assert made is not None
     assert (made.fingerprint, made.trees) == ("another/embedder", ())
+
+
+def test_the_scoring_of_another_embedder_is_not_kept(embedder: Remembered) -> None:
+    made = refit(drawn(1000, strange), "another/embedder")
+    pairs = [Pair("How do I pay?", "How can I pay?", True), Pair("Is it open?", "Is it closed?", False)]
+    prepared = of_pairs(pairs, Policy(scoring=made), embedder)
+    assert (prepared.policy.scoring, prepared.fitted_to) == (None, 0)
+    own = Policy(scoring=refit(drawn(1000, strange), embedder.fingerprint))
+    assert of_pairs(pairs, own, embedder).policy == own
 
 
 def test_too_few_rows_or_labels_of_one_kind_only_fit_nothing() -> None:

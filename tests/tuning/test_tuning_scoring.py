@@ -7,15 +7,15 @@ from semcache.policy import Evidence, Override, Policy
 from semcache.tuning.pairs import Pair
 from semcache.tuning.remembered import Remembered
 from semcache.tuning.scoring import (
-    NEVER,
     UNREADABLE,
     Totals,
     count,
     everywhere,
-    levels,
     score,
     similarities,
 )
+from semcache.tuning.settings import NEVER, Levels, Rule, Setting, rules
+from semcache.types import Candidate
 
 PAIRS = [
     Pair("How do I reset my password?", "How can I reset my password?", True),
@@ -30,14 +30,23 @@ PAIRS = [
 
 
 @pytest.mark.parametrize("uncovered", [0.6, 0.97])
-def test_the_level_of_a_pair_is_the_highest_threshold_that_serves_it(uncovered: float, embedder: Remembered) -> None:
+def test_a_level_is_the_highest_threshold_that_serves_a_pair(uncovered: float, embedder: Remembered) -> None:
     policy = Policy(uncovered_threshold=uncovered)
-    found = list(levels(PAIRS, similarities(PAIRS, embedder), policy))
-    for threshold in (0.5, 0.7, 0.85, 0.9, 0.95, 0.97, 0.99, 1.0):
-        served = [one.accepted for one in score(PAIRS, everywhere(policy, threshold=threshold), embedder)]
-        assert served == [level >= threshold for level in found], threshold
-    assert found[1] == 1.0
-    assert found.count(NEVER) >= 4
+    tried = rules(policy, embedder.fingerprint)
+    judges = Levels(policy, embedder.fingerprint, tried)
+    found: dict[Rule, list[float]] = {rule: [] for rule in tried}
+    for pair, similarity in zip(PAIRS, similarities(PAIRS, embedder), strict=True):
+        near = [] if similarity is None else [Candidate(0, pair.b, similarity)]
+        for rule, level, chosen in judges.of(pair.a, near, pair.namespace):
+            assert (chosen is None) == (level == NEVER)
+            found[rule].append(level)
+    for rule in tried:
+        for threshold in (0.5, 0.7, 0.85, 0.9, 0.95, 0.97, 0.99, 1.0):
+            at = Setting(threshold, rule).policy(policy, embedder.fingerprint)
+            served = [one.accepted for one in score(PAIRS, at, embedder)]
+            assert served == [level >= threshold for level in found[rule]], (rule, threshold)
+        assert found[rule][1] == 1.0
+        assert found[rule].count(NEVER) >= 4
 
 
 def test_every_reason_against_a_pair_is_given(embedder: Remembered) -> None:
@@ -72,7 +81,9 @@ def test_a_namespace_is_judged_by_its_own_rules(embedder: Remembered) -> None:
     scored = list(score(pairs, policy, embedder))
     assert [one.accepted for one in scored] == [True, False, False, True]
     assert scored[1].reasons == ("exact tier only",)
-    assert list(levels(pairs[1:2], [0.9], policy)) == [NEVER]
+    judges = Levels(policy, embedder.fingerprint, [Rule(0.0)])
+    near = [Candidate(0, PAIRS[0].b, 0.99)]
+    assert [next(judges.of(PAIRS[0].a, near, name))[1] for name in ("default", "off")] == [0.99, NEVER]
 
 
 def test_totals(embedder: Remembered) -> None:
