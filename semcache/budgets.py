@@ -1,4 +1,4 @@
-"""What calls to providers may cost in a day, counted over all processes on one store.
+"""What calls to providers may cost in a day, counted over all caches with a budget on one store.
 
 A budget is looked at before each call upstream. What calls cost is known when they have ended, and what other processes
 paid is read about once a second, so callers at the same time may go over it by what is then under way. Calls of models
@@ -22,6 +22,7 @@ from urllib.parse import quote, unquote
 from semcache._fork import renew_in_child
 from semcache.errors import BudgetExceeded, ConfigurationError, StoreError, StoreUnavailable
 from semcache.flusher import flusher
+from semcache.prices import dollars
 from semcache.types import Event
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ ALERTS: Final = (50, 80, 100)
 
 LOOK_S: Final = 3.0
 """Age of what is known of other processes, in seconds, from which on a call looks itself before it goes upstream."""
+
+NAMESPACES: Final = 1_000
+"""Namespaces may come from callers. Beyond so many a day, a process counts the rest as ``OTHER``."""
+
+OTHER: Final = "(other)"
 
 _DAY_S: Final = 86_400
 _EPOCH: Final = date(1970, 1, 1)
@@ -103,8 +109,8 @@ class BudgetState(NamedTuple):
 
     def __str__(self) -> str:
         whose = "all namespaces" if self.namespace is None else f"namespace {self.namespace!r}"
-        spent, whole = self.spent_usd_micro / 1e6, self.usd_micro / 1e6
-        return f"${spent:,.4f} of the ${whole:,.2f} that {whose} may cost on {self.day} (UTC) are spent"
+        spent, whole = dollars(self.spent_usd_micro), dollars(self.usd_micro)
+        return f"{spent} of the {whole} that {whose} may cost on {self.day} (UTC) are spent"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -168,11 +174,15 @@ class Budgets:
         with self._lock:
             self._turn()
             if usd_micro is None:
-                self._tell_blind(namespace)
-                return
-            self._mine[namespace] += usd_micro
-            self._alert()
-        flusher.wake(self)
+                events = self._blinded(namespace)
+            else:
+                if namespace not in self._mine and len(self._mine) >= NAMESPACES:
+                    namespace = OTHER
+                self._mine[namespace] += usd_micro
+                events = self._alerts()
+        self._tell(events)
+        if usd_micro is not None:
+            flusher.wake(self)
 
     def admit(self, namespace: str) -> None:
         """Let a call go upstream.
@@ -239,10 +249,12 @@ class Budgets:
         if old:
             self._store.drop_counters(old)
         with self._lock:
-            if day == self._day:
-                paid = decode(counters, day).paid.items()
-                self._others = _by_namespace((name, value) for (writer, name), value in paid if writer != self._writer)
-                self._alert()
+            if day != self._day:
+                return
+            paid = decode(counters, day).paid.items()
+            self._others = _by_namespace((name, value) for (writer, name), value in paid if writer != self._writer)
+            events = self._alerts()
+        self._tell(events)
 
     def _unwritten(self) -> dict[str, int]:
         start = f"{PREFIX}{self._day}|"
@@ -277,18 +289,26 @@ class Budgets:
             self._emit(Event("hook_error", f"on_exceed of a budget failed: {error}", error))
             return True
 
-    def _alert(self) -> None:
+    def _alerts(self) -> list[Event]:
+        events = []
         for number, budget in enumerate(self._budgets):
             state = self._state(budget)
             reached = max((percent for percent in ALERTS if 100 * state.share >= percent), default=0)
             if reached > self._alerted[number]:
                 self._alerted[number] = reached
-                self._emit(Event("budget", f"{reached} % reached: {state}"))
+                events.append(Event("budget", f"{reached} % reached: {state}"))
+        return events
 
-    def _tell_blind(self, namespace: str) -> None:
-        if not self._blind and any(budget.covers(namespace) for budget in self._budgets):
-            self._blind = True
-            self._emit(Event("budget", f"calls in namespace {namespace!r} have no known price and are not counted"))
+    def _blinded(self, namespace: str) -> list[Event]:
+        if self._blind or not any(budget.covers(namespace) for budget in self._budgets):
+            return []
+        self._blind = True
+        return [Event("budget", f"calls in namespace {namespace!r} have no known price and are not counted")]
+
+    def _tell(self, events: Iterable[Event]) -> None:
+        """Not under the lock: a hook may ask how the budgets stand, from any thread."""
+        for event in events:
+            self._emit(event)
 
 
 class Paid(NamedTuple):

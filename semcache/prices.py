@@ -192,6 +192,12 @@ def as_of() -> str:
     return str(_own_file()["as_of"])
 
 
+def dollars(usd_micro: int) -> str:
+    """Money as people read it: with four places below a dollar, else with two."""
+    sign, amount = ("-" if usd_micro < 0 else ""), Decimal(abs(usd_micro)).scaleb(-6)
+    return f"{sign}${amount:,.4f}" if amount < 1 else f"{sign}${amount:,.2f}"
+
+
 def _micro(pico: int) -> int:
     micro, rest = divmod(pico, _PICO_PER_MICRO)
     half = _PICO_PER_MICRO // 2

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from semcache.cli._common import safe
+from semcache.prices import dollars
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,9 +50,9 @@ def summary(books: Stats) -> Iterator[str]:
     totals = books.totals
     figures = totals.to_dict()
     if figures["usd_net_saved"] is not None:
-        without, paid, net = (_dollars(totals.without_usd_micro), _dollars(totals.paid_usd_micro), totals.net_usd_micro)
+        without, paid, net = (dollars(totals.without_usd_micro), dollars(totals.paid_usd_micro), totals.net_usd_micro)
         share = f" ({net / totals.without_usd_micro:.1%})" if totals.without_usd_micro > 0 else ""
-        yield f"Without any cache: {without}. Paid: {paid}. Saved: {_dollars(net)}{share}."
+        yield f"Without any cache: {without}. Paid: {paid}. Saved: {dollars(net)}{share}."
     sooner = round(totals.latency_saved_ms / 1000, 1) + 0.0  # not "-0.0"
     yield f"Hits came {sooner:,} s sooner."
     if totals.shadow.calls:
@@ -78,7 +79,7 @@ def budget_lines(states: Iterable[BudgetState]) -> Iterator[str]:
     """How the budgets stand today."""
     for state in states:
         whose = "all namespaces" if state.namespace is None else safe(state.namespace)
-        spent, whole = _dollars(state.spent_usd_micro), _dollars(state.usd_micro)
+        spent, whole = dollars(state.spent_usd_micro), dollars(state.usd_micro)
         yield f"Budget of {whose} today (UTC): {spent} of {whole}, {state.share:.0%}."
 
 
@@ -88,12 +89,5 @@ def count(value: int | None) -> str:
 
 
 def usd(value: Decimal | None) -> str:
-    """Dollars, with four places below one; a dash for what is not known."""
-    if value is None:
-        return "$ –"
-    sign, value = ("-" if value < 0 else ""), abs(value)
-    return f"{sign}${value:,.4f}" if value < 1 else f"{sign}${value:,.2f}"
-
-
-def _dollars(usd_micro: int) -> str:
-    return usd(Decimal(usd_micro).scaleb(-6))
+    """Dollars; a dash for what is not known."""
+    return "$ –" if value is None else dollars(int(value.scaleb(6)))

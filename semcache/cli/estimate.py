@@ -10,6 +10,7 @@ from semcache.cli._common import console, json_option, print_json, safe, warn
 from semcache.cli._money import usd
 from semcache.cli._tuning import installed_embedder, policy_option
 from semcache.cli._tuning import progress as one_bar
+from semcache.prices import dollars
 
 if TYPE_CHECKING:
     from semcache.tuning.costs import Amount, Counted, ModelCost
@@ -107,9 +108,7 @@ def _show(costs: list[ModelCost], counted: Counted, played: Replay) -> None:
 
 
 def _amount(amount: Amount | None) -> str:
-    from decimal import Decimal
-
     if amount is None:
         return usd(None)
-    exact, low, high = (usd(Decimal(micro).scaleb(-6)) for micro in amount)
+    exact, low, high = map(dollars, amount)
     return exact if low == high else f"{exact} ({low}–{high})"

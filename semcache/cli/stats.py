@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
     from semcache.book_rows import Stats
     from semcache.books import Books
+    from semcache.budgets import BudgetState
     from semcache.live.record import Standing
+    from semcache.prompt_cache.predictions import Predicted
+    from semcache.stores.base import StoreStats
 
 BAR_WIDTH: Final = 40
 
@@ -37,6 +41,34 @@ BAR_WIDTH: Final = 40
 @json_option
 def stats(store_url: str, namespace: str | None, days: int, price_file: str | None, as_json: bool) -> None:
     """Show hits, misses, tokens and money, by source, namespace, model and day."""
+    found = _read(store_url, namespace, days, price_file)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        _show(found)
+
+
+@dataclass(frozen=True)
+class _Found:
+    since: date
+    size: StoreStats
+    books: Stats
+    live: dict[str, Standing]
+    budgets: list[BudgetState]
+    predicted: list[Predicted]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "since": self.since.isoformat(),
+            "store": self.size._asdict(),
+            **self.books.to_dict(),
+            "live": {name: standing.to_dict() for name, standing in self.live.items()},
+            "budgets": [state.to_dict() for state in self.budgets],
+            "prompt_cache": [row.to_dict() for row in self.predicted],
+        }
+
+
+def _read(store_url: str, namespace: str | None, days: int, price_file: str | None) -> _Found:
     from semcache.budgets import standing as budgets_standing
     from semcache.ledger import Ledger
     from semcache.live.record import PREFIX, decode
@@ -54,32 +86,22 @@ def stats(store_url: str, namespace: str | None, days: int, price_file: str | No
     if price_file is not None:
         books = books.settled(prices)
     live = {name: record.standing for name, record in sorted(records.items()) if namespace in (None, name)}
-    if as_json:
-        facts = {name: standing.to_dict() for name, standing in live.items()}
-        marks = [row.to_dict() for row in predicted]
-        print_json(
-            {
-                "since": since.isoformat(),
-                "store": size._asdict(),
-                **books.to_dict(),
-                "live": facts,
-                "budgets": [state.to_dict() for state in budgets],
-                "prompt_cache": marks,
-            }
-        )
-        return
-    out = console()
+    return _Found(since, size, books, live, budgets, predicted)
+
+
+def _show(found: _Found) -> None:
+    from semcache.prompt_cache import predictions
+
+    out, size, books = console(), found.size, found.books
     held = "" if size.bytes is None else f", {size.bytes / 1024:,.0f} KiB"
     out.print(f"{size.kind} store {size.location}: {counted(size.entries)}{held}")
-    for name, standing in live.items():
+    for name, standing in found.live.items():
         for line in _standing(name, standing):
             out.print(line)
-    for line in predictions.lines(predicted):
-        out.print(safe(line))
-    for line in budget_lines(budgets):
+    for line in (*map(safe, predictions.lines(found.predicted)), *budget_lines(found.budgets)):
         out.print(line)
     if not books.rows:
-        out.print(f"No calls are booked since {since}.")
+        out.print(f"No calls are booked since {found.since}.")
         return
     out.print(_table(books))
     for part in (

@@ -15,7 +15,7 @@ import pytest
 
 import semcache.budgets
 from semcache import AsyncSemanticCache, Budget, BudgetExceeded, BudgetState, Policy, SemanticCache, last_outcome
-from semcache.budgets import PREFIX, Budgets, standing
+from semcache.budgets import NAMESPACES, PREFIX, Budgets, standing
 from semcache.errors import ConfigurationError, StoreError
 from semcache.stores import open_store
 from semcache.stores.memory import MemoryStore
@@ -177,6 +177,29 @@ def test_counters_of_past_days_go(monkeypatch: pytest.MonkeyPatch) -> None:
         now[0] += 86_400
     days = {name.split("|")[1] for name in store.counters(PREFIX)}
     assert len(days) == 2
+
+
+def test_invented_namespaces_do_not_multiply_the_counters() -> None:
+    store = MemoryStore()
+    one, _ = budgets(store, Budget(1))
+    for n in range(NAMESPACES + 50):
+        one.paid(f"n{n}", 1)
+    one.flush()
+    assert len(store.counters(PREFIX)) == NAMESPACES + 2
+    assert one.states()[0].spent_usd_micro == NAMESPACES + 50
+
+
+def test_a_hook_may_ask_how_the_budgets_stand_from_another_thread() -> None:
+    asked: list[bool] = []
+
+    def hook(event: Event) -> None:
+        thread = threading.Thread(target=lambda: asked.append(one.exceeded("a")))
+        thread.start()
+        thread.join(timeout=20)
+
+    one = Budgets([Budget(1)], MemoryStore(), hook, clock=lambda: NOON)
+    one.paid("a", 1_000_000)
+    assert asked == [True]
 
 
 class BrokenStore(MemoryStore):
