@@ -33,7 +33,8 @@ def what_changed(before: Sequence[Any], after: Sequence[Any]) -> str:
     """
     if len(before) != len(after):
         return ""
-    return next((said for old, new in zip(before, after, strict=True) if (said := _change(old, new, "")) != ""), "")
+    told = [_change(old, new, "") for old, new in zip(before, after, strict=True) if _text(old) != _text(new)]
+    return told[0] if told and all(told) else ""
 
 
 def _change(old: Any, new: Any, where: str) -> str:
@@ -47,32 +48,36 @@ def _change(old: Any, new: Any, where: str) -> str:
 
 
 def _fields_change(old: Mapping[str, Any], new: Mapping[str, Any], where: str) -> str:
-    name = new.get("name") or (new.get("function") or {}).get("name") if isinstance(new, Mapping) else None
-    if isinstance(name, str):
-        where = f"the tool {name!r}"
-    elif new.get("type") == "text" or new.get("role") in ("system", "developer"):
-        where = "the system text"
+    where = _name(new) or where
     if old.keys() != new.keys():
-        changed = sorted(old.keys() ^ new.keys())
-        return f"{_in(where)}the field {changed[0]!r} came or went"
+        return f"{_in(where)}the field {min(old.keys() ^ new.keys())!r} came or went"
     for key, value in old.items():
-        if said := _change(value, new[key], where or str(key)):
+        if said := _change(value, new[key], where or key):
             return said
     return f"the fields of {where or 'the head'} are in another order" if list(old) != list(new) else ""
 
 
 def _list_change(old: list[Any], new: list[Any], where: str) -> str:
-    if old == new and [list(item) for item in old if isinstance(item, Mapping)] == [
-        list(item) for item in new if isinstance(item, Mapping)
-    ]:
-        return ""
-    what = "tools" if any(isinstance(item, Mapping) and ("name" in item or "function" in item) for item in new) else ""
-    what = what or where or "the parts"
+    tools = {_name(item) for item in new if _name(item).startswith("the tool")}
+    if tools and 2 * len(tools.intersection(map(_name, old))) < max(len(old), len(new)):
+        return ""  # those of another program
+    what = "tools" if tools else where or "the parts"
     if len(old) != len(new):
         return f"{what}: {len(new)} instead of {len(old)}"
-    if sorted(map(_text, old)) == sorted(map(_text, new)) and list(map(_text, old)) != list(map(_text, new)):
+    before, after = list(map(_text, old)), list(map(_text, new))
+    if before != after and sorted(before) == sorted(after):
         return f"{what} are in another order"
     return next((said for a, b in zip(old, new, strict=True) if (said := _change(a, b, where))), "")
+
+
+def _name(item: Any) -> str:
+    """What a part of a head is called; empty if it is nothing in particular."""
+    if not isinstance(item, Mapping):
+        return ""
+    declared = item["function"] if isinstance(item.get("function"), Mapping) else item
+    if isinstance(declared.get("name"), str):
+        return f"the tool {declared['name']!r}"
+    return "the system text" if item.get("type") == "text" or item.get("role") in ("system", "developer") else ""
 
 
 def _text_change(old: str, new: str, where: str) -> str:
@@ -105,4 +110,4 @@ def _in(where: str) -> str:
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
+    return json.dumps(value, default=str)

@@ -62,8 +62,14 @@ def test_it_is_named_in_openais_terms_too() -> None:
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [(head(), head()), (head(), head("Write poems about trains and nothing else at all, please. " * 9)), ([], head())],
-    ids=["equal", "another prompt", "none"],
+    [
+        (head(), head()),
+        (head(), head("Write poems about trains and nothing else at all, please. " * 9)),
+        ([], head()),
+        (head(tools=[tool("a"), tool("b"), tool("c")]), head(tools=[tool("x"), tool("y")])),
+        (head(tools=[tool("a"), tool("b")]), head("Write poems about trains. " * 30, tools=[tool("b"), tool("a")])),
+    ],
+    ids=["equal", "another prompt", "none", "another program's tools", "another prompt with tools of the first"],
 )
 def test_what_has_little_in_common_is_another_prompt(before: list[Any], after: list[Any]) -> None:
     assert what_changed(before, after) == ""
