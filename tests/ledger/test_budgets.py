@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import date
@@ -297,6 +298,24 @@ def test_over_budget_hits_are_served_and_misses_raise(cache: SemanticCache) -> N
     assert (totals.requests, totals.misses, totals.refused, totals.spent.calls, totals.exact_hits) == (5, 2, 2, 2, 1)
     assert len(calls) == 2
     assert cache.stats().budgets[0].share == 4 / 3
+
+
+@pytest.mark.parametrize("on_exceed", ["raise", "cache-only"])
+def test_an_expired_answer_is_served_where_callers_are_left_to_the_cache(on_exceed: Any) -> None:
+    policy, budget = Policy(semantic=False, stale_if_error=3600), Budget("0.001", on_exceed=on_exceed)
+    with SemanticCache("memory://", policy=policy, budgets=budget) as cache:
+        with cache.options(ttl=0.01):
+            cache.engine.run(asked("one"), lambda: Reply("fresh", b'"kept"', ONE_CALL))
+        time.sleep(0.02)
+        if on_exceed == "raise":
+            with pytest.raises(BudgetExceeded):
+                cache.engine.run(asked("one"), lambda: pytest.fail("went upstream"))
+        else:
+            served = cache.engine.run(asked("one"), lambda: pytest.fail("went upstream"))
+            assert (served.body, served.outcome.status, served.outcome.refused) == (b'"kept"', "stale", False)
+            with pytest.raises(BudgetExceeded) as caught:
+                cache.engine.run(asked("two"), lambda: pytest.fail("went upstream"))
+            assert caught.value.cache_only
 
 
 def test_followers_of_a_refused_call_are_refused_too(cache: SemanticCache) -> None:
