@@ -1,6 +1,6 @@
-"""What each guard costs in right hits and saves in wrong ones, and what the default policy does with and without them.
+"""What each guard costs in right hits, saves in wrong ones, and takes in time; and the data of all that is measured.
 
-    python -m benchmarks.bench_guards --data DIR [--part 0|1] [--vectors DIR] [--thresholds]
+    python -m benchmarks.bench_guards --data DIR [--part 0|1] [--vectors DIR]
 
 ``DIR`` holds the public sets that ``docs/answer-safety.md`` names. Every set is cut in two by group, so that what a
 threshold was chosen on (part 0) and what is reported (part 1) share no question. Wrong hits are counted by the labels
@@ -13,7 +13,9 @@ import argparse
 import gzip
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,11 +24,15 @@ import numpy.typing as npt
 
 from semcache.embedders import OnnxEmbedder
 from semcache.guards import GUARDS, fold, verdicts
+from semcache.guards.alignment import without_counterpart
+from semcache.guards.text import read
 from semcache.intervals import clopper_pearson
 from semcache.policy import Policy
+from semcache.scoring import shipped
 
 Vectors = npt.NDArray[np.float32]
-Accept = Callable[[str, str], bool]
+Score = Callable[[str, str, float], float]
+"""``score(query, cached, cosine)``: the probability that the answer serves, 0 where something forbids it."""
 
 PAIRS = {"fow": "pairs/fow_pairs_dev", "mqp": "pairs/mqp_dev", "qqp": "pairs/qqp_dev"}
 MORE_PAIRS = {"gptcache_mock": "pairs/gptcache_mock"}  # of rewordings only: to fit on, not to compare by
@@ -40,6 +46,7 @@ STREAMS = {  # file, field with the class of answer (none: no two questions have
 MOST_PAIRS = 8000  # of each set, whole groups, by hash: the large ones take minutes to embed
 MOST_REQUESTS = 6000
 FLOOR = 0.72  # no policy here looks below
+MOST_TIMED = 1000
 SWEEP = [round(0.74 + 0.005 * step, 3) for step in range(52)]
 
 
@@ -69,16 +76,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--part", type=int, choices=(0, 1), default=1, help="0: chosen on, 1: reported (default)")
     parser.add_argument("--vectors", type=Path, help="keep embeddings here between runs")
-    parser.add_argument("--thresholds", action="store_true", help="the table that the default was chosen by")
     arguments = parser.parse_args()
     source = Source(arguments.data, arguments.part, arguments.vectors)
-    if arguments.thresholds:
-        print_thresholds(source)
-        return
     pairs = {name: source.pairs(name) for name in PAIRS}
-    streams = {name: source.stream(name) for name in STREAMS}
-    print_default(pairs, streams)
-    print_guards(pairs, streams)
+    print(guards_table(pairs, {name: source.stream(name) for name in STREAMS}))
+    print(f"\n{cost_table(pairs['qqp'])}")
 
 
 class Source:
@@ -124,86 +126,73 @@ class Source:
         return vectors
 
 
-def replay(stream: Stream, threshold: float, accept: Accept, *, k: int) -> Replayed:
-    """A cache that starts empty and keeps every question that it could not answer."""
+def replay(stream: Stream, threshold: float, bar: float, score: Score, *, k: int) -> Replayed:
+    """A cache that starts empty, keeps every question that it could not answer, and serves what scores at a bar."""
     kept: set[int] = set()
     hits = wrong = 0
     for request, near in enumerate(stream.near):
-        candidates = [other for other, cosine in near if cosine >= threshold and other in kept][:k]
-        served = next((other for other in candidates if accept(stream.texts[request], stream.texts[other])), None)
+        text = stream.texts[request]
+        reached = [(other, cosine) for other, cosine in near if cosine >= threshold and other in kept][:k]
+        served = next((o for o, cosine in reached if score(text, stream.texts[o], cosine) >= bar), None)
         if served is None:
             kept.add(request)
             continue
         hits += 1
-        same = fold(stream.texts[request]) == fold(stream.texts[served])
+        same = fold(text) == fold(stream.texts[served])
         wrong += stream.classes[request] != stream.classes[served] and not same
     return Replayed(len(stream.texts), hits, wrong)
 
 
-def print_default(pairs: dict[str, list[Pair]], streams: dict[str, Stream]) -> None:
-    """The default policy, the same threshold without guards, and plain cosine at the hit rate of the default."""
-    policy = Policy()
-    judge = _accept(policy.guards)
-    print(f"Default policy, threshold {policy.threshold}; wrong hits / hits (FH) with its exact 95 % interval.\n")
-    print("| stream | requests | hits | FH | USR | threshold alone: hits | FH | cosine at equal hits | FH |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for name, stream in streams.items():
-        ours = replay(stream, policy.threshold, judge, k=policy.k)
-        bare = replay(stream, policy.threshold, _always, k=policy.k)
-        equal, threshold = _equal_hits(stream, ours.hits)
-        print(
-            f"| {name} | {ours.requests} | {_share(ours.hits, ours.requests)} | {_interval(ours.wrong, ours.hits)} | "
-            f"{_share(ours.wrong, ours.requests)} | {_share(bare.hits, bare.requests)} | "
-            f"{_interval(bare.wrong, bare.hits)} | {threshold:g} | {_interval(equal.wrong, equal.hits)} |"
-        )
-    print("\n| pairs | same answer | accepted | other answer | accepted | threshold alone: same | other |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for name, rows in pairs.items():
-        near = [pair for pair in rows if pair.similarity >= policy.threshold]
-        passed = [pair for pair in near if judge(pair.a, pair.b)]
-        right, other = sum(pair.right for pair in rows), sum(not pair.right for pair in rows)
-        good, bad = _split(passed)
-        bare_good, bare_bad = _split(near)
-        print(
-            f"| {name} | {right} | {_share(good, right)} | {other} | {_interval(bad, other)} | "
-            f"{_share(bare_good, right)} | {_share(bare_bad, other)} |"
-        )
+def by_cosine(stream: Stream, threshold: float) -> Replayed:
+    """Plain cosine: the nearest question serves."""
+    return replay(stream, threshold, 0.0, lambda query, cached, cosine: 1.0, k=1)
 
 
-def print_guards(pairs: dict[str, list[Pair]], streams: dict[str, Stream]) -> None:
+def guards_table(pairs: dict[str, list[Pair]], streams: dict[str, Stream]) -> str:
     """Per guard, alone: right hits lost / wrong hits prevented, among pairs at or above the threshold."""
     threshold = Policy().threshold
     near = {name: [pair for pair in rows if pair.similarity >= threshold] for name, rows in pairs.items()}
     near |= {name: list(_nearest(stream, threshold)) for name, stream in streams.items()}
-    print(f"\nEach guard alone, on pairs (of streams: nearest neighbours) at {threshold} and above:")
-    print("right hits lost / wrong hits prevented.\n")
-    print(f"| guard | {' | '.join(near)} |")
-    print(f"| --- |{' ---: |' * len(near)}")
+    lines = [f"| guard | {' | '.join(near)} |", f"| --- |{' ---: |' * len(near)}"]
     totals = [_split(rows) for rows in near.values()]
-    print(f"| (pairs) | {' | '.join(f'{good} / {bad}' for good, bad in totals)} |")
-    for guard in GUARDS:
-        accept = _accept((guard,))
-        vetoed = [_split([pair for pair in rows if not accept(pair.a, pair.b)]) for rows in near.values()]
-        print(f"| {guard} | {' | '.join(f'{good} / {bad}' for good, bad in vetoed)} |")
+    lines.append(f"| (pairs) | {' | '.join(f'{good} / {bad}' for good, bad in totals)} |")
+    for guard in GUARDS.values():
+        vetoed = [_split([pair for pair in rows if guard(pair.a, pair.b)]) for rows in near.values()]
+        lines.append(f"| {guard.name} | {' | '.join(f'{good} / {bad}' for good, bad in vetoed)} |")
+    return "\n".join(lines)
 
 
-def print_thresholds(source: Source) -> None:
-    """Hits and FH over thresholds: the streams by which the default was chosen, pooled, beside the traps."""
-    policy = Policy()
-    judge = _accept(policy.guards)
-    streams = [source.stream(name) for name in ("banking77", "clinc150")]
-    traps = source.pairs("fow")
-    print("| threshold | hits | FH banking77 + clinc150 | paraphrases accepted (fow) | traps accepted (fow) |")
-    print("| ---: | ---: | ---: | ---: | ---: |")
-    for threshold in (0.78, 0.8, 0.82, 0.84, 0.86, 0.88, 0.9, 0.92):
-        runs = [replay(stream, threshold, judge, k=policy.k) for stream in streams]
-        requests, hits, wrong = (sum(column) for column in zip(*runs, strict=True))
-        good, bad = _split([pair for pair in traps if pair.similarity >= threshold and judge(pair.a, pair.b)])
-        right = sum(pair.right for pair in traps)
-        print(
-            f"| {threshold} | {_share(hits, requests)} | {_interval(wrong, hits)} | {_share(good, right)} | "
-            f"{_share(bad, len(traps) - right)} |"
-        )
+def cost_table(pairs: list[Pair]) -> str:
+    """Microseconds of CPU for a pair, best of five runs over pairs that are not the same text."""
+    some = [(pair.a, pair.b) for pair in pairs if fold(pair.a) != fold(pair.b)][:MOST_TIMED]
+    read.cache_clear()
+    reading = _per_call_us(lambda a, b: read.__wrapped__(a), some)
+    texts = [(read(a), read(b)) for a, b in some]
+    rows = [(name, _per_call_us(_afresh(guard.judge), texts)) for name, guard in GUARDS.items()]
+    rows.append(("all guards", _per_call_us(_afresh(lambda a, b: verdicts(GUARDS, a, b)), some)))
+    rows.append(("probability", _per_call_us(_afresh(lambda a, b: shipped().probability(a, b, 0.92)), some)))
+    rows.append(("reading a new text", reading))
+    return "\n".join(["| | µs |", "| --- | ---: |", *(f"| {name} | {us:.1f} |" for name, us in rows)])
+
+
+def _afresh(judge: Callable[[Any, Any], object]) -> Callable[[Any, Any], object]:
+    """Nothing of a pair is remembered from the judge before."""
+
+    def call(a: Any, b: Any) -> object:
+        without_counterpart.cache_clear()
+        return judge(a, b)
+
+    return call
+
+
+def _per_call_us(call: Callable[[Any, Any], object], pairs: Sequence[tuple[Any, Any]]) -> float:
+    best = math.inf
+    for _ in range(5):
+        started = time.process_time()
+        for a, b in pairs:
+            call(a, b)
+        best = min(best, time.process_time() - started)
+    return 1e6 * best / len(pairs)
 
 
 def _near(vectors: Vectors) -> list[list[tuple[int, float]]]:
@@ -226,20 +215,6 @@ def _nearest(stream: Stream, threshold: float) -> Iterator[Pair]:
             yield Pair(stream.texts[request], stream.texts[other], right, cosine)
 
 
-def _equal_hits(stream: Stream, hits: int) -> tuple[Replayed, float]:
-    """Plain cosine at the threshold that comes nearest to a number of hits."""
-    runs = [(replay(stream, threshold, _always, k=1), threshold) for threshold in SWEEP]
-    return min(runs, key=lambda run: abs(run[0].hits - hits))
-
-
-def _accept(guards: tuple[str, ...]) -> Accept:
-    return lambda query, cached: all(verdict.ok for verdict in verdicts(guards, query, cached))
-
-
-def _always(query: str, cached: str) -> bool:
-    return True
-
-
 def _split(pairs: list[Pair]) -> tuple[int, int]:
     right = sum(pair.right for pair in pairs)
     return right, len(pairs) - right
@@ -258,11 +233,11 @@ def _half(key: str) -> int:
     return hashlib.md5(key.encode(), usedforsecurity=False).digest()[0] & 1
 
 
-def _share(part: int, whole: int) -> str:
+def share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "–"
 
 
-def _interval(part: int, whole: int) -> str:
+def interval(part: int, whole: int) -> str:
     if not whole:
         return "–"
     low, high = clopper_pearson(part, whole)

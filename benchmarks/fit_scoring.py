@@ -1,11 +1,11 @@
-"""Fits the probability that a cached answer is right (``semcache/scoring.py``), and shows how a bar for it was chosen.
+"""Fits the probability that a cached answer is right (``semcache/scoring.py``).
 
     python -m benchmarks.fit_scoring --data DIR [--vectors DIR] [--out FILE]
 
 Needs scikit-learn, which the package does not. Only sets whose licence allows it are fitted on, and of these only
 part 0 (see ``bench_guards``): bank and assistant intents, voice commands that differ in one value, traps written by a
-language model, and rewordings. Each set has a weight of its own, so that no kind of data drowns another. The table of
-bars is made out of fold: a request is scored by a model that saw none of its class.
+language model, and rewordings. Each set has a weight of its own, so that no kind of data drowns another. Two more
+models are fitted on one half of the classes each, and kept beside this file for ``bench_answer_safety``.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ import argparse
 import datetime
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.bench_guards import Source, Stream, _interval, _share, replay
+from benchmarks.bench_guards import Source, Stream
 from semcache.embedders import OnnxEmbedder
 from semcache.guards import GUARDS, fold, verdicts
-from semcache.policy import Policy
-from semcache.scoring import DIRECTIONS, Features, Scoring, decisive, features
+from semcache.scoring import DIRECTIONS, Features, decisive, features
 
 WEIGHTS: Final = {"banking77": 1.0, "clinc150": 1.0, "snips": 0.5, "fow": 1.0, "gptcache_mock": 0.5}
 LICENCES: Final = {
@@ -39,7 +38,8 @@ DOUBT: Final = [list(DIRECTIONS).index("cosine"), 0.9, [list(DIRECTIONS).index("
 """A tree that no data gave. Far from each other, texts that ask for different things are not one question: labels of
 intents do not tell, since an intent holds both "is there a fee" and "what is the fee"."""
 NEIGHBOURS: Final = 5  # of each request, so many earlier ones
-BARS: Final = (0.5, 0.7, 0.75, 0.8, 0.85, 0.88, 0.9, 0.92, 0.95)
+HALVES: Final = Path(__file__).with_name("scoring_halves.json")
+"""Two models, of which neither saw the classes of one half: with them bars are compared out of fold."""
 
 
 class Row(NamedTuple):
@@ -59,7 +59,8 @@ def main() -> None:
     arguments = parser.parse_args()
     source = Source(arguments.data, 0, arguments.vectors)
     rows = [row for name, weight in WEIGHTS.items() for row in examples(source, name, weight)]
-    print_bars(source, [fit([row for row in rows if row.fold != held_out]) for held_out in (0, 1)])
+    halves = [{"features": list(DIRECTIONS), **fit([row for row in rows if row.fold != held])} for held in (0, 1)]
+    HALVES.write_text(json.dumps(halves, separators=(",", ":")) + "\n", encoding="utf-8")
     model = fit(rows)
     document = {
         "features": list(DIRECTIONS),
@@ -74,12 +75,10 @@ def main() -> None:
 
 def examples(source: Source, name: str, weight: float) -> Iterator[Row]:
     """The pairs of a set to which no veto applies; together they have its weight."""
-    raw = list(
-        _of_stream(source.stream(name)) if name in ("banking77", "clinc150", "snips") else _of_pairs(source, name)
-    )
+    raw = list(of_stream(source.stream(name)) if name in ("banking77", "clinc150", "snips") else of_pairs(source, name))
     kept = [one for one in raw if fold(one[0]) != fold(one[1]) and unopposed(one[0], one[1])]
     for query, cached, cosine, right, group in kept:
-        yield Row(features(query, cached, cosine), right, weight / len(kept), _fold_of(group))
+        yield Row(features(query, cached, cosine), right, weight / len(kept), fold_of(group))
 
 
 def unopposed(query: str, cached: str) -> bool:
@@ -110,56 +109,20 @@ def fit(rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def print_bars(source: Source, halves: list[dict[str, Any]]) -> None:
-    """What each bar does on part 0, every pair scored by the model that did not see its group."""
-    models = [Scoring.of({"features": list(DIRECTIONS), **half}) for half in halves]
-    streams = {name: source.stream(name) for name in ("banking77", "clinc150")}
-    scores = {name: dict(_scores(_of_stream(stream), models)) for name, stream in streams.items()}
-    traps = list(_of_pairs(source, "fow"))
-    trap_scores = dict(_scores(iter(traps), models))
-    policy = Policy()
-    print("| bar | hits | FH banking77 + clinc150 | paraphrases accepted (fow) | traps accepted (fow) |")
-    print("| ---: | ---: | ---: | ---: | ---: |")
-    for bar in BARS:
-        runs = [
-            replay(stream, policy.threshold, _at(scores[name], bar), k=policy.k) for name, stream in streams.items()
-        ]
-        requests, hits, wrong = (sum(column) for column in zip(*runs, strict=True))
-        accepted = [right for query, cached, _, right, _ in traps if trap_scores.get((query, cached), 0.0) >= bar]
-        right = sum(one[3] for one in traps)
-        print(
-            f"| {bar} | {_share(hits, requests)} | {_interval(wrong, hits)} | {_share(sum(accepted), right)} | "
-            f"{_interval(len(accepted) - sum(accepted), len(traps) - right)} |"
-        )
-
-
-def _of_pairs(source: Source, name: str) -> Iterator[tuple[str, str, float, bool, str]]:
+def of_pairs(source: Source, name: str) -> Iterator[tuple[str, str, float, bool, str]]:
     for pair in source.pairs(name):
         yield pair.a, pair.b, pair.similarity, pair.right, fold(pair.a)
 
 
-def _of_stream(stream: Stream) -> Iterator[tuple[str, str, float, bool, str]]:
+def of_stream(stream: Stream) -> Iterator[tuple[str, str, float, bool, str]]:
     for request, near in enumerate(stream.near):
         for other, cosine in near[:NEIGHBOURS]:
             right = stream.classes[request] == stream.classes[other]
             yield stream.texts[request], stream.texts[other], cosine, right, stream.classes[request]
 
 
-def _scores(
-    pairs: Iterator[tuple[str, str, float, bool, str]], models: list[Scoring]
-) -> Iterator[tuple[tuple[str, str], float]]:
-    for query, cached, cosine, _, group in pairs:
-        if cosine >= Policy().threshold and unopposed(query, cached):
-            same = fold(query) == fold(cached)
-            yield (query, cached), 1.0 if same else models[_fold_of(group)].probability(query, cached, cosine)
-
-
-def _fold_of(group: str) -> int:
+def fold_of(group: str) -> int:
     return hashlib.md5(group.encode(), usedforsecurity=False).digest()[1] & 1
-
-
-def _at(scores: dict[tuple[str, str], float], bar: float) -> Callable[[str, str], bool]:
-    return lambda query, cached: scores.get((query, cached), 0.0) >= bar
 
 
 def _nested(nodes: npt.NDArray[Any], at: int) -> Any:

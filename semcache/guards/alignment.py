@@ -24,10 +24,12 @@ _DERIVED: Final = frozenset(
 
 def align(a: Text, b: Text) -> tuple[list[Word], list[Word]]:
     """The content words of each text that have no counterpart in the other, in order."""
-    return without_counterpart(a, b), without_counterpart(b, a)
+    return list(without_counterpart(a, b)), list(without_counterpart(b, a))
 
 
-def without_counterpart(a: Text, b: Text) -> list[Word]:
+@lru_cache(maxsize=256)  # several guards and the probability ask the same of a pair
+def without_counterpart(a: Text, b: Text) -> tuple[Word, ...]:
+    """The content words of a text that have no counterpart in another, in order."""
     stems = {word.stem for word in b.words}
     folds = set(b.folds)
     left = [
@@ -36,16 +38,16 @@ def without_counterpart(a: Text, b: Text) -> list[Word]:
         if word.stem not in stems and not (word.concepts & b.concepts) and word.fold not in folds
     ]
     if not left:
-        return left
+        return ()
     joined = _joined(b)
-    return [
+    return tuple(
         word
         for word in left
         if word.fold not in joined
         and not _parts_present(word, folds)
         and not any(similar(word, other) for other in b.words)
         and not any(_slip_of(word.fold, fold) for fold in b.folds)
-    ]
+    )
 
 
 def _joined(text: Text) -> frozenset[str]:
