@@ -10,33 +10,46 @@ from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import expm1, inf, log, log1p
 from typing import Final, NamedTuple
 
 import xxhash
 
 from semcache.prompt_cache.rules import SECONDS
 
-EDGES: Final = (300, 1800, 3600, 43_200)
-"""Upper edges of the gap classes in seconds, both ends of every lifetime on offer; one more class is open."""
+EDGES: Final = (60, 300, 900, 1800, 3600, 10_800, 43_200)
+"""Upper edges of the gap classes in seconds, the ends of all lifetimes on offer among them; one more class is open."""
+READY_S: Final = 3.0
+"""Seconds after which an entry can be read: it is usable once the answer to the request that wrote it has begun."""
 SLOT: Final = 43_200
 """Seconds of traffic that share one set of counts. Slots age as a whole, so counts stay integers that add up."""
 HALF_LIFE: Final = 64
 """Newer counts that make an older one weigh half, and the most that one slot weighs: a rare prefix has a long memory,
 and one that was busy does not take long to be seen as rare."""
+POOL_HALF_LIFE: Final = 1024
+"""The same for a pool, whose counts are those of many prefixes."""
 KEPT: Final = 120
 """Slots (60 days) after which counts are dropped, if newer ones have not outweighed them before."""
-PRIOR: Final = 2.0
-"""How many gaps of its own outweigh what is known of prefixes in general."""
-UNSEEN: Final = (0.5, 0.2, 0.25, 0.17)
-"""Chance that a prefix of which nothing is known comes back within each gap class, if it has not come back before.
-Weighs as much as one sight."""
-PREFIX: Final = "prompt1"
+HALF_BACK: Final[Mapping[str, float]] = {"head": 30.0, "turns": 300.0}
+"""By kind, seconds within which half of all prefixes are taken to come back, where nothing is known of them; the rate
+of return, in log time, stays the same after that. Weighs as much as one sight."""
+STEADY: Final = 8.0
+"""How many sights it weighs that a rate of return, in log time, stays the same from one gap class to the next."""
+ALIKE: Final = 1 / 3
+"""Correlation of the gaps of one prefix where nothing is known of it."""
+ALIKE_PAIRS: Final = 8.0
+"""How many pairs of gaps that weighs."""
+PREFIX: Final = "prompt2"
 """Start of every counter's name; the number is the version of the encoding and of ``EDGES`` and ``SLOT``."""
 
-# A slot's counts: gaps by class, the last one open; then sights of a pool that stayed without return up to each edge.
+# A slot's counts: gaps by class, the last one open. Then, for pools only: sights that stayed without return up to each
+# edge, pairs of successive gaps of one prefix, and those of them that fell into one class.
 _GAPS: Final = slice(0, len(EDGES) + 1)
-_PASSED: Final = len(EDGES) + 1
-_WIDTH: Final = 2 * len(EDGES) + 1
+_OPEN: Final = len(EDGES)
+_PASSED: Final = _OPEN + 1
+_PAIRS: Final = _PASSED + len(EDGES)
+_AGREED: Final = _PAIRS + 1
+_WIDTH: Final = _AGREED + 1
 
 
 class Seen(NamedTuple):
@@ -46,64 +59,78 @@ class Seen(NamedTuple):
     kind: str
 
 
+class _Decayed(NamedTuple):
+    """Counts of the slots before ``before``, and how many they would be if no slot had a most that it weighs."""
+
+    before: int
+    counts: list[float]
+    made: float
+
+
 @dataclass(slots=True)
 class Sightings:
     """What is known of one prefix, or of a pool of them.
 
     Args:
-        slots: Slot number (``time // SLOT``) to counts: gaps up to each of ``EDGES``, longer gaps, and (pools
-            only) sights that stayed without return up to each edge.
+        slots: Slot number (``time // SLOT``) to counts: gaps up to each of ``EDGES``, longer gaps, and what only pools
+            count.
         last: Whole seconds of the newest miss; 0 for never.
         marked: Lifetime to whole seconds of the newest request that carried a cache point of it here.
+        half_life: See ``HALF_LIFE``.
     """
 
     slots: dict[int, list[int]] = field(default_factory=dict)
     last: int = 0
     marked: dict[str, int] = field(default_factory=dict)
-    _older: tuple[int, list[float]] | None = field(default=None, init=False, repr=False, compare=False)
+    half_life: int = HALF_LIFE
+    # The newest miss that did not come together with one before it, and its gap class; known to this process only.
+    _began: float = field(default=-inf, init=False, repr=False, compare=False)
+    _class: int | None = field(default=None, init=False, repr=False, compare=False)
+    _older: _Decayed | None = field(default=None, init=False, repr=False, compare=False)
 
-    def count(self, now: float, index: int) -> None:
-        """Add one to a count of the present slot."""
+    def count(self, now: float, index: int, by: int = 1) -> None:
+        """Add to a count of the present slot."""
         slot = int(now) // SLOT
         counts = self.slots.get(slot)
         if counts is None:
             self._forget(slot)
             self._older = None
             counts = self.slots[slot] = [0] * _WIDTH
-        counts[index] += 1
+        counts[index] += by
 
-    def decayed(self) -> list[float]:
-        """The counts of all slots, older ones weighing less."""
+    def decayed(self) -> tuple[list[float], float]:
+        """The counts of all slots, older ones weighing less, and what one of them weighs on average."""
         if not self.slots:
-            return [0.0] * _WIDTH
+            return [0.0] * _WIDTH, 1.0
         newest = max(self.slots)
-        counts = self.slots[newest]
+        if self._older is None or self._older.before != newest:
+            self._older = self._decay(newest)
+        older, counts = self._older, self.slots[newest]
         mine = sum(counts)
-        share, rest = self.share(), 0.5 ** (mine / HALF_LIFE)
-        if self._older is None or self._older[0] != newest:
-            self._older = newest, self._decay(newest)
-        return [share * n + rest * old for n, old in zip(counts, self._older[1], strict=True)]
+        share, rest = self._share(mine), 0.5 ** (mine / self.half_life)
+        total = [share * n + rest * old for n, old in zip(counts, older.counts, strict=True)]
+        return total, sum(total) / max(mine + rest * older.made, 1.0)
 
-    def share(self) -> float:
-        """What a count of the newest slot weighs."""
-        mine = sum(self.slots[max(self.slots)]) if self.slots else 0
-        return min(1.0, HALF_LIFE / max(mine, 1))
+    def _share(self, mine: int) -> float:
+        return min(1.0, self.half_life / max(mine, 1))
 
-    def _decay(self, before: int) -> list[float]:
-        total, newer = [0.0] * _WIDTH, 0
+    def _decay(self, before: int) -> _Decayed:
+        total, made, newer = [0.0] * _WIDTH, 0.0, 0
         for slot in sorted(self.slots, reverse=True):
             if slot < before:
                 counts = self.slots[slot]
                 mine = sum(counts)
-                weight = 0.5 ** (newer / HALF_LIFE) * min(1.0, HALF_LIFE / max(mine, 1))
+                age = 0.5 ** (newer / self.half_life)
+                weight = age * self._share(mine)
                 total = [t + weight * n for t, n in zip(total, counts, strict=True)]
+                made += age * mine
                 newer += mine
-        return total
+        return _Decayed(before, total, made)
 
     def _forget(self, slot: int) -> None:
         newer = 0
         for known in sorted(self.slots, reverse=True):
-            if newer > 8 * HALF_LIFE or known <= slot - KEPT:
+            if newer > 8 * self.half_life or known <= slot - KEPT:
                 del self.slots[known]
             else:
                 newer += sum(self.slots[known])
@@ -121,7 +148,7 @@ def merge(a: Sightings, b: Sightings) -> Sightings:
     for slot, counts in b.slots.items():
         slots[slot] = [x + y for x, y in zip(slots.get(slot, [0] * _WIDTH), counts, strict=True)]
     marked = {ttl: max(a.marked.get(ttl, 0), b.marked.get(ttl, 0)) for ttl in a.marked | b.marked}
-    return Sightings(slots, max(a.last, b.last), marked)
+    return Sightings(slots, max(a.last, b.last), marked, max(a.half_life, b.half_life))
 
 
 def encode(prefix: int, seen: Sightings, writer: str) -> dict[str, int]:
@@ -180,25 +207,18 @@ class History:
         """Count the prefixes of one miss at ``now`` (seconds since any epoch, rising)."""
         for prefix, kind in seen:
             pool = self._pools.get(kind) or self._new_pool(kind)
-            pool.expire(now)
             known = self._prefixes.get(prefix)
             if known is None:
                 self._prefixes[prefix] = known = Sightings()
-            elif known.last:
-                # Another process may be ahead of this one's clock.
-                index = bisect_left(EDGES, max(now - known.last, 0.0))
-                known.count(now, index)
-            pool.close(prefix, now)
-            known.last = max(known.last, int(now))
+            pool.see(prefix, known, now)
             self._prefixes.move_to_end(prefix)
-            pool.open(prefix, known.last, now)
         while len(self._prefixes) > self._limit:
             self._prefixes.popitem(last=False)
 
     def _new_pool(self, kind: str) -> _Pool:
-        pool = self._pools[kind] = _Pool(self._limit)
+        pool = self._pools[kind] = _Pool(kind, self._limit)
         # What others know of the kind may have been learned before this process saw one of it.
-        pool.sum = self._prefixes.pop(pool_id(kind), pool.sum)
+        pool.sum = merge(pool.sum, self._prefixes.pop(pool_id(kind), _NONE))
         return pool
 
     def mark(self, prefix: int, ttl: str, now: float) -> None:
@@ -207,17 +227,16 @@ class History:
         known.marked[ttl] = max(known.marked.get(ttl, 0), int(now))
 
     def chances(self, seen: Seen, now: float) -> dict[str, float]:
-        """By lifetime, the probability that the next miss with this prefix comes before it ends.
+        """By lifetime, the probability that the next miss with this prefix can read what this one writes.
 
-        The share of its own gaps that were short enough, drawn towards that of all prefixes of its kind by
-        ``PRIOR`` gaps.
+        The share of its own gaps that were short enough, drawn towards that of all prefixes of its kind as strongly
+        as these are alike.
         """
-        own = self._prefixes.get(seen.prefix, _NONE).decayed()[_GAPS]
-        pool = self._pools.get(seen.kind)
-        general = UNSEEN if pool is None else pool.chances(now)
+        own = self._prefixes.get(seen.prefix, _NONE).decayed()[0][_GAPS]
+        general, weight = (self._pools.get(seen.kind) or _Pool(seen.kind, 0)).expected(now)
         gaps = sum(own)
         return {
-            ttl: (sum(own[: i + 1]) + PRIOR * general[i]) / (gaps + PRIOR)
+            ttl: (sum(own[: i + 1]) + weight * general[i]) / (gaps + weight)
             for ttl, seconds in SECONDS.items()
             for i in (EDGES.index(seconds),)
         }
@@ -250,38 +269,81 @@ class History:
         self._prefixes[prefix] = merge(self._prefixes.get(prefix, _NONE), other)
 
 
+class _Sight(NamedTuple):
+    """A sight of ``prefix`` that waits for its return; told from another one of the same second by identity."""
+
+    at: int
+    prefix: int
+
+
 class _Pool:
     """All prefixes of a kind, and the sights of them that wait for their return."""
 
-    def __init__(self, limit: int) -> None:
-        self.sum = Sightings()
+    def __init__(self, kind: str, limit: int) -> None:
+        self.sum = Sightings(half_life=POOL_HALF_LIFE)
+        self._unseen = log(2) / log(HALF_BACK.get(kind, max(HALF_BACK.values())))
         self._limit = limit
-        self._open: dict[int, int] = {}  # prefix -> when it was last seen, oldest first
-        self._waiting: list[deque[tuple[int, int]]] = [deque() for _ in EDGES]
+        self._open: dict[int, _Sight] = {}  # by prefix, oldest first
+        self._waiting: list[deque[_Sight]] = [deque() for _ in EDGES]
         # By gap class, the open sights in it: how many, and the sum of their times.
         self._count = [0] * len(EDGES)
         self._times = [0] * len(EDGES)
+        self._expected: tuple[float, list[float], float] | None = None
 
-    def open(self, prefix: int, last: int, now: float) -> None:
-        """A sight begins to wait."""
-        self._open[prefix] = last
-        self._waiting[0].append((last, prefix))
-        self._move(last, 0, 1)
-        if len(self._open) > self._limit:
-            self._close(next(iter(self._open)), now)
-
-    def close(self, prefix: int, now: float) -> None:
-        """A prefix has returned."""
-        if prefix in self._open:
-            self.sum.count(now, self._close(prefix, now))
+    def see(self, prefix: int, known: Sightings, now: float) -> None:
+        """Count a sight of a prefix, here and in what is known of it."""
+        self._expire(now)
+        if now - known._began < READY_S:
+            # What the first of them could not read, those that came with it could not either.
+            index = _OPEN if known._class is None else known._class
+            known.count(now, index)
+            self._count_together(prefix, now, index)
+        else:
+            index = None
+            if known.last:
+                # Another process may be ahead of this one's clock.
+                index = bisect_left(EDGES, max(now - known.last, 0.0))
+                known.count(now, index)
+                self._close(prefix, now)
+                if known._class is not None:
+                    self.sum.count(now, _PAIRS)
+                    self.sum.count(now, _AGREED, int(known._class == index))
+            known._began, known._class = now, index
+        known.last = max(known.last, int(now))
+        self._wait(prefix, known.last, now)
+        self._expected = None
 
     def close_elsewhere(self, prefix: int, at: int) -> None:
         """A prefix has returned to another process, which then waits for it."""
-        if self._open.get(prefix, at) < at:
-            self.close(prefix, at)
+        if prefix in self._open and self._open[prefix].at < at:
+            self._close(prefix, at)
 
-    def _close(self, prefix: int, now: float) -> int:
-        last = self._open.pop(prefix)
+    def expected(self, now: float) -> tuple[list[float], float]:
+        """Chance of a return by each edge, and how many gaps of a prefix's own that outweighs."""
+        if self._expected is None or self._expected[0] != now:
+            self._expected = now, self._chances(now), self._weight()
+        return self._expected[1:]
+
+    def _wait(self, prefix: int, last: int, now: float) -> None:
+        self._open[prefix] = sight = _Sight(last, prefix)
+        self._waiting[0].append(sight)
+        self._move(last, 0, 1)
+        if len(self._open) > self._limit:
+            self._end(next(iter(self._open)), now)
+
+    def _close(self, prefix: int, now: float) -> None:
+        if prefix in self._open:
+            self.sum.count(now, self._end(prefix, now))
+
+    def _count_together(self, prefix: int, now: float, index: int) -> None:
+        if prefix in self._open:
+            self._end(prefix, now)
+        for passed in range(index):
+            self.sum.count(now, _PASSED + passed)
+        self.sum.count(now, index)
+
+    def _end(self, prefix: int, now: float) -> int:
+        last = self._open.pop(prefix).at
         index = bisect_left(EDGES, now - last)
         self._move(last, index, -1)
         return index
@@ -291,34 +353,50 @@ class _Pool:
             self._count[index] += by
             self._times[index] += by * last
 
-    def expire(self, now: float) -> None:
+    def _expire(self, now: float) -> None:
         """Count the sights that have now stayed without return up to an edge."""
         for edge, waiting in enumerate(self._waiting):
-            while waiting and waiting[0][0] + EDGES[edge] < now:
-                last, prefix = waiting.popleft()
-                if self._open.get(prefix) != last:
+            while waiting and waiting[0].at + EDGES[edge] < now:
+                sight = waiting.popleft()
+                if self._open.get(sight.prefix) is not sight:
                     continue
                 self.sum.count(now, _PASSED + edge)
-                self._move(last, edge, -1)
-                self._move(last, edge + 1, 1)
+                self._move(sight.at, edge, -1)
+                self._move(sight.at, edge + 1, 1)
                 if edge + 1 < len(EDGES):
-                    self._waiting[edge + 1].append((last, prefix))
+                    self._waiting[edge + 1].append(sight)
 
-    def chances(self, now: float) -> list[float]:
-        """Chance of a return by each edge: product-limit estimate (Kaplan and Meier 1958) over the gap classes.
+    def _chances(self, now: float) -> list[float]:
+        """Product-limit estimate (Kaplan and Meier 1958) over the gap classes.
 
-        A sight that still waits counts in its class by the share of it that it has waited: an hour without
-        return says little against a lifetime of twelve, and prefixes that never come back are known after a few.
+        Where little is known of a class, prefixes are taken to return at the rate, in log time, of the class before.
+        A sight that still waits counts in its class by the share of it, in log time, that it has waited: so prefixes
+        that never come back are known after a few, and long before the longest lifetime has passed.
         """
-        counts, share = self.sum.decayed(), self.sum.share()
-        away, chances, start = 1.0, [], 0
+        counts, one = self.sum.decayed()
+        away, rate, chances, start, assumed = 1.0, self._unseen, [], 1, one
         for i, end in enumerate(EDGES):
-            waited = max(self._count[i] * (now - start) - self._times[i], 0.0) / (end - start)
-            at_risk = counts[i] + counts[_PASSED + i] + waited * share
-            away *= 1 - (counts[i] + UNSEEN[i]) / (at_risk + 1)
+            span, waited = log(end / start), 0.0
+            if self._count[i]:
+                mean = now - self._times[i] / self._count[i]
+                waited = self._count[i] * log(max(mean / start, 1.0)) / span
+            at_risk = counts[i] + counts[_PASSED + i] + waited * one
+            hazard = min((counts[i] - assumed * expm1(-rate * span)) / (at_risk + assumed), 1 - 1e-9)
+            rate = -log1p(-hazard) / span
+            away *= 1 - hazard
             chances.append(1 - away)
-            start = end
+            start, assumed = end, STEADY * one
         return chances
+
+    def _weight(self) -> float:
+        """Concentration of a Dirichlet-multinomial whose successive gaps agree in class as often as those seen."""
+        counts, one = self.sum.decayed()
+        gaps, pairs = counts[_GAPS], counts[_PAIRS]
+        by_chance = sum(n * n for n in gaps) / max(sum(gaps), 1e-9) ** 2
+        known = ALIKE_PAIRS * one
+        alike = (counts[_AGREED] - by_chance * pairs + ALIKE * known) / ((1 - by_chance) * pairs + known)
+        alike = min(max(alike, 0.02), 0.5)
+        return (1 - alike) / alike
 
 
 def pool_id(kind: str) -> int:

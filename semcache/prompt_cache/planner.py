@@ -18,7 +18,10 @@ CHARS_PER_TOKEN: Final = 4.0
 """English prose; code and other scripts have fewer. Better: learn it from reported usage."""
 
 _HEAD: Final = 4
-_TAIL: Final = 4  # candidates kept from the start and from the end of a long conversation
+_TAIL: Final = 4
+_WARM: Final = 2
+"""Candidates from the start and the end of a long conversation, and those between them that can be read again: one turn
+of an agent may add more messages than a provider looks back."""
 
 
 class Point(NamedTuple):
@@ -47,13 +50,13 @@ class Plan(NamedTuple):
 
 
 class _Option(NamedTuple):
+    """A lifetime, and what a token so marked costs: see :func:`_options`."""
+
     ttl: str
-    now: float  # expected plain tokens per token for this request, and
-    steady: float  # on average if every request is marked so
+    cost: float
 
 
 class _Choice(NamedTuple):
-    saved_now: float
     saved: float
     marks: tuple[tuple[int, str], ...]
 
@@ -93,7 +96,7 @@ def plan(
     long_enough = [b for b in outline.boundaries if b.chars / chars_per_token >= rules.minimum]
     if not long_enough:
         return Plan(rules.style, key=key, reason=f"no prefix of {rules.minimum} tokens to share")
-    candidates = long_enough if len(long_enough) <= _HEAD + _TAIL else long_enough[:_HEAD] + long_enough[-_TAIL:]
+    candidates = _candidates(long_enough, history, now)
     marks = _best(candidates, _options(candidates, rules, history, now), rules)
     points = tuple(Point(candidates[i], ttl) for i, ttl in marks)
     return Plan(rules.style, points, key, reason="pays" if points else "misses too far apart to pay")
@@ -115,22 +118,31 @@ def break_even(read: float, write: float) -> float:
     return (write - 1) / (write - read)
 
 
+def _candidates(boundaries: list[Boundary], history: History, now: float) -> list[Boundary]:
+    if len(boundaries) <= _HEAD + _TAIL:
+        return boundaries
+    warm = [b for b in boundaries[_HEAD:-_TAIL] if history.warm(b.prefix, now) is not None]
+    return [*boundaries[:_HEAD], *warm[-_WARM:], *boundaries[-_TAIL:]]
+
+
 def _options(candidates: Sequence[Boundary], rules: Rules, history: History, now: float) -> list[list[_Option]]:
-    """What each candidate could be marked with; longest lifetime first."""
+    """What each candidate could be marked with; longest lifetime first.
+
+    Costs are in plain tokens: that of a cold prefix is the average over all requests if each is marked so. A warm one
+    is ahead of that by a write that need not be made again, which is what it would cost to pass over it.
+    """
     options: list[list[_Option]] = []
-    reached = False  # a longer prefix is warm: reading it reads this one too
-    for boundary in reversed(candidates):
+    for boundary in candidates:
         chances = history.chances(Seen(boundary.prefix, boundary.kind), now)
         warm = history.warm(boundary.prefix, now)
-        reached = reached or warm is not None
         mine = []
         for ttl, write in reversed(rules.writes):
             if warm is None or ttl == warm:
                 p = chances[ttl]
-                steady = p * rules.read + (1 - p) * write
-                mine.append(_Option(ttl, rules.read if reached else steady, steady))
+                ahead = 0.0 if warm is None else write - rules.read
+                mine.append(_Option(ttl, p * rules.read + (1 - p) * write - ahead))
         options.append(mine)
-    return options[::-1]
+    return options
 
 
 def _best(
@@ -140,7 +152,7 @@ def _best(
 
     The tokens between two marks belong to the second.
     """
-    best = nothing = _Choice(0.0, 0.0, ())
+    best = nothing = _Choice(0.0, ())
     last: list[tuple[_Choice, int, int]] = [(nothing, 0, SECONDS["12h"])]  # choice, chars covered, seconds
     for i, boundary in enumerate(candidates):
         ended = []
@@ -151,10 +163,9 @@ def _best(
             for choice, covered, before in last:
                 if (rules.longest_first and before < seconds) or len(choice.marks) == rules.points:
                     continue
-                size = boundary.chars - covered
-                now, steady = size * (1 - option.now), size * (1 - option.steady)
-                more = _Choice(choice.saved_now + now, choice.saved + steady, (*choice.marks, (i, option.ttl)))
-                if more[:2] > by_count.get(len(more.marks), _WORST)[:2]:
+                saved = choice.saved + (boundary.chars - covered) * (1 - option.cost)
+                more = _Choice(saved, (*choice.marks, (i, option.ttl)))
+                if more.saved > by_count.get(len(more.marks), _WORST).saved:
                     by_count[len(more.marks)] = more
             ended += [(choice, boundary.chars, seconds) for choice in by_count.values()]
         last += ended
@@ -162,12 +173,12 @@ def _best(
     return best.marks
 
 
-_WORST: Final = _Choice(float("-inf"), 0.0, ())
+_WORST: Final = _Choice(float("-inf"), ())
 
 
-def _gain(choice: _Choice) -> tuple[float, float, int]:
+def _gain(choice: _Choice) -> tuple[float, int]:
     # Rounding keeps a mark that changes nothing but the last bit from being made.
-    return round(choice.saved_now, 6), round(choice.saved, 6), -len(choice.marks)
+    return round(choice.saved, 6), -len(choice.marks)
 
 
 def _salt(tenant: str | None) -> str | None:

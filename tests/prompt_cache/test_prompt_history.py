@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semcache.prompt_cache import History, Sightings, advance, decode, encode, merge
-from semcache.prompt_cache.history import SLOT, Seen
+from semcache.prompt_cache.history import EDGES, READY_S, SLOT, Seen, pool_id
 
 START = 1_700_000_000
+WIDTH = 2 * len(EDGES) + 3
 TIMES = st.lists(st.integers(START, START + 5 * SLOT), max_size=30).map(sorted)
 SIGHTINGS = st.builds(
     Sightings,
-    slots=st.dictionaries(st.integers(39_000, 39_004), st.lists(st.integers(0, 99), min_size=9, max_size=9)),
+    slots=st.dictionaries(st.integers(39_000, 39_004), st.lists(st.integers(0, 99), min_size=WIDTH, max_size=WIDTH)),
     last=st.integers(0, 2_000_000_000),
     marked=st.dictionaries(st.sampled_from(["5m", "30m", "1h", "12h"]), st.integers(1, 2_000_000_000)),
 )
@@ -96,3 +98,54 @@ def test_memory_is_bounded() -> None:
     for i in range(100):
         history.see([Seen(i, "turns")], START + i)
     assert len(list(history.items())) == 11  # ten prefixes and the pool
+
+
+def test_misses_that_come_together_cannot_read_what_the_first_writes() -> None:
+    together, apart = History(), History()
+    for i in range(60):
+        for k in range(10):
+            together.see([Seen(i, "turns")], START + 600 * i + k * READY_S / 20)
+            apart.see([Seen(i, "turns")], START + 600 * i + k * READY_S * 2)
+    now = START + 600 * 60.0
+    assert together.chances(Seen(999, "turns"), now)["1h"] < 0.05
+    assert apart.chances(Seen(999, "turns"), now)["1h"] > 0.8
+
+
+def test_misses_that_come_together_can_read_what_was_written_before_them() -> None:
+    history = History()
+    for i in range(60):
+        for k in range(10):
+            history.see([Seen(1, "turns")], START + 200 * i + k * READY_S / 20)
+    assert history.chances(Seen(1, "turns"), START + 200 * 60.0)["5m"] > 0.8
+
+
+def test_one_long_gap_says_little_where_all_prefixes_are_alike() -> None:
+    def after_long_gap(gap_of: Callable[[random.Random, int], float]) -> float:
+        rng, history = random.Random(5), History()
+        for i in range(150):
+            now = START + 20.0 * i
+            for _ in range(6):
+                history.see([Seen(i, "turns")], now)
+                now += gap_of(rng, i)
+        for at in (0, 100, 200, 900, 1000):
+            history.see([Seen(999, "turns")], START + 7200.0 + at)
+        now = START + 8200.0
+        general = history.chances(Seen(998, "turns"), now)["5m"]
+        return general - history.chances(Seen(999, "turns"), now)["5m"]
+
+    alike = after_long_gap(lambda rng, i: 800.0 if rng.random() < 0.25 else 40.0)
+    unlike = after_long_gap(lambda rng, i: 800.0 if i % 4 == 0 else 40.0)
+    assert abs(alike) < abs(unlike) / 2
+
+
+def test_sights_of_one_second_expire_once() -> None:
+    history = History()
+    for k in range(5):
+        history.see([Seen(1, "turns")], START + k * 0.1)
+    for i in range(2, 40):
+        history.see([Seen(i, "turns")], START + 3600 * i)
+    pool = history.find(pool_id("turns"))
+    assert pool is not None
+    passed = [sum(counts[len(EDGES) + 1] for counts in pool.slots.values())]
+    # Four that came together with the one before them, the last of them, and one for each of the others but the newest.
+    assert passed == [4 + 1 + 37]

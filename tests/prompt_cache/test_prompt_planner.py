@@ -107,7 +107,7 @@ def test_vllm_gets_a_salt_for_a_tenant() -> None:
 
 
 OPTIONS = st.lists(
-    st.lists(st.tuples(st.sampled_from(["5m", "1h"]), st.floats(0.05, 2), st.floats(0.05, 2)), max_size=2),
+    st.lists(st.tuples(st.sampled_from(["5m", "1h"]), st.floats(-1, 2)), max_size=2),
     min_size=1,
     max_size=5,
 )
@@ -116,7 +116,7 @@ OPTIONS = st.lists(
 @given(OPTIONS, st.lists(st.integers(1, 9), min_size=5, max_size=5), st.integers(1, 3), st.booleans())
 @settings(max_examples=150, deadline=None)
 def test_best_marks_save_as_much_as_any(
-    raw: list[list[tuple[str, float, float]]], sizes: list[int], points: int, ordered: bool
+    raw: list[list[tuple[str, float]]], sizes: list[int], points: int, ordered: bool
 ) -> None:
     options = [[_Option(*option) for option in row] for row in raw]
     ends = list(itertools.accumulate(size * 1000 for size in sizes))
@@ -126,8 +126,8 @@ def test_best_marks_save_as_much_as_any(
     def saved(marks: tuple[tuple[int, str], ...]) -> float:
         total, covered = 0.0, 0
         for i, ttl in marks:
-            now = min(option.now for option in options[i] if option.ttl == ttl)
-            total, covered = total + (ends[i] - covered) * (1 - now), ends[i]
+            cost = min(option.cost for option in options[i] if option.ttl == ttl)
+            total, covered = total + (ends[i] - covered) * (1 - cost), ends[i]
         return total
 
     every = itertools.product(*([None, *{option.ttl for option in row}] for row in options))
@@ -149,6 +149,22 @@ def test_the_outline_of_a_long_conversation_keeps_its_marks_within_the_limit() -
     decided = repeat({"model": "m", "input": turns}, GPT, gap=60, api="openai_responses")
     assert 1 <= len(decided.points) <= GPT.points
     assert all(point.boundary.path[1] != 29 for point in decided.points)
+
+
+def test_what_an_agent_sent_before_is_read_however_much_it_adds_in_a_turn() -> None:
+    history, body = History(), body_of(LONG)
+    body["messages"] = []
+    warm = -1
+    for turn in range(6):
+        body["messages"] += [{"role": "user", "content": f"{turn} {i} {LONG}"} for i in range(30)]
+        sketch, now = outline("anthropic", body), START + 60 * turn
+        assert sketch is not None
+        history.see(seen(sketch), now)
+        decided = plan(sketch, CLAUDE, history, now)
+        ends = [sketch.boundaries.index(point.boundary) for point in decided.points]
+        assert turn == 0 or warm in ends
+        note(decided, history, now)
+        warm = ends[-1]
 
 
 def test_an_outline_does_not_raise() -> None:
