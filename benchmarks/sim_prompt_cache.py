@@ -1,13 +1,14 @@
 """``python -m benchmarks.sim_prompt_cache``: what the prompt-cache planner costs beside fixed choices.
 
-Replays misses against a model of each provider's prompt cache and counts what their input costs, in plain input
-tokens. Rules and price multiples are those of the package's data file. Model of a provider:
+Replays misses (what a response cache in front lets through) against a model of each provider's prompt cache and counts
+what their input costs, in plain input tokens. Rules and price multiples are those of the package's data file. Model of
+a provider:
 
 - a request's marks write the prefixes that they end, for the write multiple of their lifetime; prefixes below the
   model's minimum are ignored;
-- the longest warm prefix that ends at a mark (Anthropic: at a mark or up to 20 places before one) is read;
-- an entry can be read ``READY`` seconds after the request that wrote it began, and until its lifetime has passed
-  since the start of the request that wrote or last read it. No entry is lost before that.
+- the longest warm prefix that ends at a mark (Anthropic, Bedrock: at a mark or up to 20 blocks before one) is read;
+- an entry can be read once the answer to the request that wrote it has begun (median 1.5 s), and until its lifetime has
+  passed since the start of the request that wrote or last read it. No entry is lost before that.
 
 The best fixed choice is picked with hindsight, separately for each scenario. It includes marking nothing.
 """
@@ -15,49 +16,219 @@ The best fixed choice is picked with hindsight, separately for each scenario. It
 from __future__ import annotations
 
 import argparse
-import json
+import functools
 import math
-import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.prompt_traffic import CHARS, DAY, HOUR, Miss, scenarios
 from semcache.prompt_cache import Boundary, History, Outline, Rules, find_rules, note, plan, seen
 from semcache.prompt_cache.rules import SECONDS, as_of
 
-READY = 2.0
 LOOKBACK = 20
 TAIL = 200
 """Tokens of the last message, which varies."""
-CHARS = 4
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
-START = 1_700_000_000.0
+
+
+class Model(NamedTuple):
+    """A model at a provider that takes marks."""
+
+    title: str
+    api: str
+    host: str
+    name: str
+
+    @property
+    def rules(self) -> Rules:
+        rules = find_rules(self.api, self.host, self.name)
+        assert rules is not None
+        return rules
+
 
 MODELS = (
-    ("anthropic", "https://api.anthropic.com", "claude-sonnet-5"),
-    ("anthropic", "https://api.anthropic.com", "claude-fable-5-2"),
-    ("openai_responses", "https://api.openai.com", "gpt-6-sol"),
-    ("openai_chat", "https://api.openai.com", "gpt-6.1-sol"),
+    Model("claude-sonnet-5", "anthropic", "api.anthropic.com", "claude-sonnet-5"),
+    Model("claude-fable-5-2", "anthropic", "api.anthropic.com", "claude-fable-5-2"),
+    Model("opus-4-6, Bedrock", "bedrock", "bedrock-runtime.eu-west-1.amazonaws.com", "anthropic.claude-opus-4-6-v1"),
+    Model("gpt-6-sol, Responses", "openai_responses", "api.openai.com", "gpt-6-sol"),
+    Model("gpt-6.1-sol, Chat", "openai_chat", "api.openai.com", "gpt-6.1-sol"),
 )
 
 
-class Miss(NamedTuple):
-    """A request that reaches the provider: when, and its shared prefixes."""
+class Automatic(NamedTuple):
+    """A model whose provider caches by itself and charges no writes, so that nothing is to be decided.
+
+    Args:
+        minimum: Tokens.
+        read: Price of a cached token, in plain input tokens.
+        kept: Seconds for which a prefix is taken to be kept; the providers promise less.
+        seen: Requests that must have had a prefix before it is found (DeepSeek: two).
+    """
+
+    name: str
+    minimum: int
+    read: float
+    kept: float
+    seen: int
+
+
+AUTOMATIC = (
+    Automatic("gpt-5-mini", 1024, 0.1, DAY, 1),
+    Automatic("gemini-3.8-flash", 4096, 0.1, HOUR, 1),
+    Automatic("deepseek-v4-flash", 0, 0.02, 6 * HOUR, 2),
+)
+
+
+class Prompt(NamedTuple):
+    """A miss as one provider takes it. ``places``: position of each boundary's block; ``chars``: of all parts."""
 
     at: float
+    ready: float
     outline: Outline
+    places: Sequence[int]
+    chars: int
 
 
-class Scenario(NamedTuple):
-    name: str
-    misses: list[Miss]
+def as_prompt(miss: Miss, rules: Rules) -> Prompt:
+    bounds, places, prefix, chars, place = [], [], 0, 0, 0
+    for part in miss.parts:
+        prefix = hash((prefix, part.name)) & (2**63 - 1)
+        chars += part.tokens * CHARS
+        place += part.blocks
+        # OpenAI takes no breakpoint on the assistant's output.
+        if part.role != "assistant" or rules.style != "breakpoints":
+            bounds.append(Boundary((place,), prefix, chars, "head" if part.role == "system" else "turns"))
+            places.append(place)
+    return Prompt(miss.at, miss.ready, Outline(tuple(bounds), None, False), places, chars)
+
+
+# -- providers --------------------------------------------------------------------------------------------------------
+
+
+Marks = Sequence[tuple[int, str]]
+
+
+class Entry(NamedTuple):
+    ready: float
+    dead: float
+    ttl: str
+
+
+class Provider:
+    """One provider's prompt cache."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._multiple = dict(rules.writes)
+        self._lookback = 0 if rules.style == "breakpoints" else LOOKBACK
+        self._entries: dict[int, Entry] = {}
+
+    def charge(self, prompt: Prompt, marks: Marks, tail: str = "") -> float:
+        """Cost of one request's input. ``tail``: lifetime of a mark behind the varying message, if there is one.
+
+        Raises:
+            ValueError: The provider would refuse the request: too many marks, or a longer lifetime after a shorter one.
+        """
+        now, bounds = prompt.at, prompt.outline.boundaries
+        lives = [SECONDS[ttl] for _, ttl in marks]
+        if len(marks) > self._rules.points or (self._rules.longest_first and lives != sorted(lives, reverse=True)):
+            raise ValueError(f"refused: {marks}")
+        marks = [(i, ttl) for i, ttl in marks if bounds[i].chars >= self._rules.minimum * CHARS]
+        read = max((self._read(prompt, i, prompt.places[i]) for i, _ in marks), default=0)
+        if tail and bounds:
+            read = max(read, self._read(prompt, len(bounds) - 1, prompt.places[-1] + 1))
+        cost, covered = read * self._rules.read, read
+        for i, ttl in marks:
+            if bounds[i].chars > covered:
+                cost += (bounds[i].chars - covered) * self._multiple[ttl]
+                covered = bounds[i].chars
+                old = self._entries.get(bounds[i].prefix)
+                ready = min(now + prompt.ready, old.ready if old is not None and now < old.dead else math.inf)
+                self._entries[bounds[i].prefix] = Entry(ready, now + SECONDS[ttl], ttl)
+        rest = prompt.chars - covered + TAIL * CHARS
+        return cost + rest * (self._multiple[tail] if tail else 1.0)
+
+    def _read(self, prompt: Prompt, last: int, place: int) -> int:
+        """Length of the longest warm prefix that a mark at block ``place``, behind boundary ``last``, finds."""
+        bounds = prompt.outline.boundaries
+        for i in range(last, -1, -1):
+            if prompt.places[i] < place - self._lookback:
+                break
+            entry = self._entries.get(bounds[i].prefix)
+            if entry is not None and entry.ready <= prompt.at < entry.dead:
+                self._entries[bounds[i].prefix] = entry._replace(dead=prompt.at + SECONDS[entry.ttl])
+                return bounds[i].chars
+        return 0
+
+
+def run_fixed(rules: Rules, prompts: Sequence[Prompt], choose: Callable[[Outline], Marks], tail: str = "") -> float:
+    """Cost of the same choice for every request."""
+    provider = Provider(rules)
+    return sum(provider.charge(prompt, choose(prompt.outline), tail) for prompt in prompts)
+
+
+def run_planner(rules: Rules, prompts: Sequence[Prompt]) -> float:
+    """Cost when the planner decides, from an empty history."""
+    provider, history, cost = Provider(rules), History(), 0.0
+    for prompt in prompts:
+        history.see(seen(prompt.outline), prompt.at)
+        decided = plan(prompt.outline, rules, history, prompt.at)
+        note(decided, history, prompt.at)
+        marks = [(prompt.outline.boundaries.index(point.boundary), point.ttl) for point in decided.points]
+        cost += provider.charge(prompt, marks)
+    return cost
+
+
+def fixed_choices(rules: Rules) -> Iterator[tuple[str, Callable[[Outline], Marks]]]:
+    """Every choice that a person might write into a configuration: which ends, for how long."""
+
+    def choice(system: str, everything: str) -> Callable[[Outline], Marks]:
+        def marks(outline: Outline) -> Marks:
+            if not outline.boundaries:
+                return []
+            head = max((i for i, b in enumerate(outline.boundaries) if b.kind == "head"), default=0)
+            last = len(outline.boundaries) - 1
+            chosen = ({head: system} if system else {}) | ({last: everything} if everything else {})
+            return list(chosen.items())
+
+        return marks
+
+    lives = [ttl for ttl, _ in rules.writes]
+    yield "none", choice("", "")
+    for i, short in enumerate(lives):
+        yield f"{short} system", choice(short, "")
+        yield f"{short} all", choice("", short)
+        for long in lives[i:]:
+            yield f"{long} system, {short} all", choice(long, short)
+
+
+def run_automatic(model: Automatic, misses: Sequence[Miss]) -> float:
+    """Cost relative to the list price where the provider caches by itself."""
+    entries: dict[int, tuple[int, float, float]] = {}  # requests that had it, ready, dead
+    cost = total = 0.0
+    for miss in misses:
+        read = prefix = tokens = 0
+        for part in miss.parts:
+            prefix, tokens = hash((prefix, part.name)), tokens + part.tokens
+            had, ready, dead = entries.get(prefix, (0, math.inf, 0.0))
+            if miss.at >= dead:
+                had, ready = 0, math.inf
+            if had >= model.seen and ready <= miss.at and tokens >= model.minimum:
+                read = tokens
+            entries[prefix] = had + 1, min(ready, miss.at + miss.ready), miss.at + model.kept
+        total += tokens + TAIL
+        cost += tokens + TAIL - read * (1 - model.read)
+    return cost / total
+
+
+# -- report -----------------------------------------------------------------------------------------------------------
 
 
 class Result(NamedTuple):
-    """Input cost relative to marking nothing."""
+    """Input cost relative to marking nothing. ``automatic``: a mark behind the varying last message."""
 
     model: str
     scenario: str
@@ -72,223 +243,41 @@ class Result(NamedTuple):
         return self.planner / self.best
 
 
-Marks = Sequence[tuple[int, str]]
-
-
-class Provider:
-    """One provider's prompt cache."""
-
-    def __init__(self, rules: Rules) -> None:
-        self._rules = rules
-        self._multiple = dict(rules.writes)
-        self._lookback = 0 if rules.style == "breakpoints" else LOOKBACK
-        self._entries: dict[int, tuple[float, float, str]] = {}  # ready at, dead at, lifetime
-
-    def charge(self, miss: Miss, marks: Marks, tail: str = "") -> float:
-        """Cost of one request's input. ``tail``: lifetime of a mark behind the varying message, if there is one."""
-        now, bounds = miss.at, miss.outline.boundaries
-        marks = [(i, ttl) for i, ttl in marks if bounds[i].chars >= self._rules.minimum * CHARS]
-        ends = [i for i, _ in marks] + ([len(bounds)] if tail else [])
-        read = 0
-        for end in ends:
-            for i in range(min(end, len(bounds) - 1), max(end - self._lookback, 0) - 1, -1):
-                entry = self._entries.get(bounds[i].prefix)
-                if entry is not None and entry[0] <= now < entry[1]:
-                    self._entries[bounds[i].prefix] = (entry[0], now + SECONDS[entry[2]], entry[2])
-                    read = max(read, bounds[i].chars)
-                    break
-        cost, covered = read * self._rules.read, read
-        for i, ttl in marks:
-            if bounds[i].chars > covered:
-                cost += (bounds[i].chars - covered) * self._multiple[ttl]
-                covered = bounds[i].chars
-                self._entries[bounds[i].prefix] = (now + READY, now + SECONDS[ttl], ttl)
-        rest = bounds[-1].chars - covered + TAIL * CHARS
-        return cost + rest * (self._multiple[tail] if tail else 1.0)
-
-
-def run_fixed(rules: Rules, misses: list[Miss], choose: Callable[[Outline], Marks], tail: str = "") -> float:
-    """Cost of the same choice for every request."""
-    provider = Provider(rules)
-    return sum(provider.charge(miss, choose(miss.outline), tail) for miss in misses)
-
-
-def run_planner(rules: Rules, misses: list[Miss]) -> float:
-    """Cost when the planner decides, from an empty history."""
-    provider, history, cost = Provider(rules), History(), 0.0
-    for miss in misses:
-        history.see(seen(miss.outline), miss.at)
-        decided = plan(miss.outline, rules, history, miss.at)
-        note(decided, history, miss.at)
-        marks = [(miss.outline.boundaries.index(point.boundary), point.ttl) for point in decided.points]
-        cost += provider.charge(miss, marks)
-    return cost
-
-
-def fixed_choices(rules: Rules) -> Iterator[tuple[str, Callable[[Outline], Marks]]]:
-    """Every choice that a person might write into a configuration: which ends, for how long."""
-
-    def head(outline: Outline) -> int:
-        return max((i for i, b in enumerate(outline.boundaries) if b.kind == "head"), default=0)
-
-    def last(outline: Outline) -> int:
-        return len(outline.boundaries) - 1
-
-    def choice(system: str, everything: str) -> Callable[[Outline], Marks]:
-        def marks(outline: Outline) -> Marks:
-            chosen = ({head(outline): system} if system else {}) | ({last(outline): everything} if everything else {})
-            return list(chosen.items())
-
-        return marks
-
-    lives = [ttl for ttl, _ in rules.writes]
-    yield "none", choice("", "")
-    for i, short in enumerate(lives):
-        yield f"{short} system", choice(short, "")
-        yield f"{short} all", choice("", short)
-        for long in lives[i:]:
-            yield f"{long} system, {short} all", choice(long, short)
-
-
-def compare(api: str, host: str, model: str, scenario: Scenario) -> Result:
-    """One row of the table."""
-    rules = find_rules(api, host, model)
-    assert rules is not None
-    costs = {name: run_fixed(rules, scenario.misses, choose) for name, choose in fixed_choices(rules)}
+def compare(model: Model, scenario: str, misses: Sequence[Miss]) -> Result:
+    """One model in one scenario."""
+    rules = model.rules
+    prompts = [as_prompt(miss, rules) for miss in misses]
+    costs = {name: run_fixed(rules, prompts, choose) for name, choose in fixed_choices(rules)}
     none, short = costs["none"], rules.writes[0].ttl
     best = min(costs, key=costs.__getitem__)
-    automatic = run_fixed(rules, scenario.misses, lambda outline: [], tail=short)
-    planner = run_planner(rules, scenario.misses)
+    automatic = run_fixed(rules, prompts, lambda outline: [], tail=short)
+    planner = run_planner(rules, prompts)
     always = costs[f"{short} all"]
-    return Result(model, scenario.name, planner / none, costs[best] / none, best, always / none, automatic / none)
+    return Result(model.title, scenario, planner / none, costs[best] / none, best, always / none, automatic / none)
 
 
-# -- traffic ----------------------------------------------------------------------------------------------------------
+def run(name: str, misses: int, log: Path, seed: int) -> tuple[list[Result], list[float]]:
+    """One scenario on all models."""
+    made = scenarios(misses, log, seed)[name]()
+    return [compare(model, name, made) for model in MODELS], [run_automatic(model, made) for model in AUTOMATIC]
 
 
-def poisson(gap: float, n: int, rng: random.Random) -> Iterator[float]:
-    now = START
-    for _ in range(n):
-        now += rng.expovariate(1 / gap)
-        yield now
-
-
-def bursty(inside: float, quiet: float, length: int, n: int, rng: random.Random) -> Iterator[float]:
-    """Bursts of geometric length with mean ``length``; mean gaps ``inside`` and ``quiet``."""
-    now = START
-    for _ in range(n):
-        now += rng.expovariate(1 / (quiet if rng.random() < 1 / length else inside))
-        yield now
-
-
-def diurnal(gap: float, n: int, rng: random.Random) -> Iterator[float]:
-    """A day's rate from nearly nothing to twice the mean, by thinning."""
-    now, kept = START, 0
-    while kept < n:
-        now += rng.expovariate(2 / gap)
-        if rng.random() < (1 - math.cos(2 * math.pi * now / DAY)) / 2:
-            kept += 1
-            yield now
-
-
-def changing(n: int, rng: random.Random) -> Iterator[float]:
-    """Busy for a while, then rare: what was learned is wrong afterwards."""
-    now = START
-    for i in range(n):
-        now += rng.expovariate(1 / (MINUTE if i * 3 < n else 14 * HOUR))
-        yield now
-
-
-def from_log(lines: Sequence[str]) -> list[float]:
-    """Times of the misses of a log: lines with ``ts`` and ``text``, repeated texts served from the cache."""
-    records = [json.loads(line) for line in lines if line.strip()]
-    times, known = [], set()
-    for record in sorted(records, key=lambda record: record["ts"]):
-        if record["text"] not in known:
-            known.add(record["text"])
-            times.append(float(record["ts"]))
-    return times
-
-
-def _bounds(*parts: tuple[object, int, str]) -> Outline:
-    found, chars, prefix = [], 0, 0
-    for name, tokens, kind in parts:
-        chars += tokens * CHARS
-        prefix = hash((prefix, name)) & (2**63 - 1)
-        found.append(Boundary((), prefix, chars, "head" if kind == "head" else "turns"))
-    return Outline(tuple(found), None, False)
-
-
-def static(times: Sequence[float], rng: random.Random) -> list[Miss]:
-    """One system prompt for all."""
-    outline = _bounds((1, 800, "head"), (2, 5_000, "head"))
-    return [Miss(at, outline) for at in times]
-
-
-def documents(times: Sequence[float], rng: random.Random) -> list[Miss]:
-    """A system prompt, then one of 300 documents, some far more popular than others."""
-    weights = [1 / (rank + 1) for rank in range(300)]
-    chosen = rng.choices(range(300), weights, k=len(times))
-    return [
-        Miss(t, _bounds((1, 5_000, "head"), (1000 + d, 8_000, "turns"))) for t, d in zip(times, chosen, strict=True)
-    ]
-
-
-def one_shots(times: Sequence[float], rng: random.Random) -> list[Miss]:
-    """A document that never comes back behind a system prompt that does."""
-    return [Miss(at, _bounds((1, 5_000, "head"), (10_000 + i, 8_000, "turns"))) for i, at in enumerate(times)]
-
-
-def chats(times: Sequence[float], rng: random.Random) -> list[Miss]:
-    """Conversations of about six turns, a turn a minute and a half, begun at the given times."""
-    misses = []
-    for chat, begun in enumerate(times[: len(times) // 4]):
-        at = begun
-        turns: list[tuple[object, int, str]] = []
-        while True:
-            misses.append(Miss(at, _bounds((1, 5_000, "head"), *turns)))
-            if rng.random() < 1 / 6:
-                break
-            turns += [((chat, len(turns)), 150, "turns"), ((chat, len(turns) + 1), 600, "turns")]
-            at += rng.expovariate(1 / 90.0) + 5
-    return sorted(misses, key=lambda miss: miss.at)
-
-
-def scenarios(n: int, log: Sequence[str], seed: int = 7) -> Iterator[Scenario]:
-    """All scenarios, ``n`` misses each but for the log."""
-    gaps = {"10 s": 10.0, "3 min": 3 * MINUTE, "15 min": 15 * MINUTE, "30 min": 30 * MINUTE}
-    gaps |= {"75 min": 75 * MINUTE, "3 h": 3 * HOUR, "20 h": 20 * HOUR}
-    traffic: dict[str, Callable[[random.Random], Iterator[float]]] = {
-        f"Poisson {name}": partial(poisson, gap, n) for name, gap in gaps.items()
-    }
-    traffic["bursts of 20"] = lambda rng: bursty(20.0, 5 * HOUR, 20, n, rng)
-    traffic["bursts of 3"] = lambda rng: bursty(60.0, 16 * HOUR, 3, n, rng)
-    traffic["diurnal 4 min"] = lambda rng: diurnal(4 * MINUTE, n, rng)
-    traffic["diurnal 40 min"] = lambda rng: diurnal(40 * MINUTE, n, rng)
-    traffic["busy, then rare"] = lambda rng: changing(n, rng)
-    for name, make in traffic.items():
-        rng = random.Random(f"{seed} {name}")
-        yield Scenario(f"{name}, one prompt", static(list(make(rng)), rng))
-    for shape in (documents, one_shots, chats):
-        for name in ("Poisson 10 s", "Poisson 3 min", "Poisson 75 min", "bursts of 20", "diurnal 4 min"):
-            rng = random.Random(f"{seed} {name} {shape.__name__}")
-            yield Scenario(f"{name}, {shape.__name__.replace('_', '-')}", shape(list(traffic[name](rng)), rng))
-    yield Scenario("log, one prompt", static(from_log(log), random.Random(seed)))
-
-
-# -- report -----------------------------------------------------------------------------------------------------------
-
-
-def table(results: Sequence[Result]) -> str:
+def report(rows: Sequence[tuple[list[Result], list[float]]]) -> str:
     """Markdown."""
-    lines = [
-        "| model | misses | planner | best fixed choice, by hindsight | planner / best | always mark | automatic |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    head = ["misses", *(model.title for model in MODELS), *(model.name for model in AUTOMATIC)]
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    for results, automatic in rows:
+        cells = [f"{r.planner:.3f} / {r.best:.3f} / {r.always:.3f}" for r in results]
+        cells += [f"{cost:.3f}" for cost in automatic]
+        lines.append(f"| {results[0].scenario} | {' | '.join(cells)} |")
+    every = [result for results, _ in rows for result in results]
+    best, none = max(every, key=lambda r: r.over_best), max(every, key=lambda r: r.planner)
+    tail = min(every, key=lambda r: r.automatic), max(every, key=lambda r: r.automatic)
     lines += [
-        f"| {r.model} | {r.scenario} | {r.planner:.3f} | {r.best:.3f} ({r.best_name}) | {r.over_best:.3f} "
-        f"| {r.always:.3f} | {r.automatic:.3f} |"
-        for r in results
+        "",
+        f"Rules as of {as_of()}. Worst planner / best: {best.over_best:.3f} ({best.model}, {best.scenario}, against "
+        f"`{best.best_name}`). Worst planner / none: {none.planner:.3f} ({none.model}, {none.scenario}). A mark behind "
+        f"the varying last message costs {tail[0].automatic:.2f} to {tail[1].automatic:.2f}.",
     ]
     return "\n".join(lines)
 
@@ -297,27 +286,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sim_prompt_cache", description=__doc__)
     parser.add_argument("--misses", type=int, default=3000, help="misses in a scenario")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--log", type=Path, help="JSON Lines with ts and text; default: the package's demo log")
+    parser.add_argument("--log", type=Path, help="a log with times, see docs/replay.md; default: the package's own")
     parser.add_argument("--write", type=Path, help="put the table between the marks in this file")
     options = parser.parse_args()
-    log = options.log or resources.files("semcache").joinpath("data/demo/support_log.jsonl")
-    lines = log.read_text(encoding="utf-8").splitlines()
-    cases = list(scenarios(options.misses, lines, options.seed))
-    results = [compare(*model, case) for model in MODELS for case in cases]
-    shown = table(results)
+    log = options.log or Path(str(resources.files("semcache").joinpath("data/demo/support_log.jsonl")))
+    one = functools.partial(run, misses=options.misses, log=log, seed=options.seed)
+    with ProcessPoolExecutor() as pool:
+        rows = list(pool.map(one, scenarios(options.misses, log, options.seed)))
+    shown = report(rows)
     print(shown)
-    worst_best = max(results, key=lambda r: r.over_best)
-    worst_none = max(results, key=lambda r: r.planner)
-    print(
-        f"\nrules as of {as_of()}; {len(results)} rows; worst planner / best {worst_best.over_best:.3f} "
-        f"({worst_best.model}, {worst_best.scenario}); worst planner / none {worst_none.planner:.3f} "
-        f"({worst_none.model}, {worst_none.scenario})",
-        file=sys.stderr,
-    )
     if options.write:
         text = options.write.read_text(encoding="utf-8")
         before, begin, rest = text.partition("<!-- table -->\n")
         _, end, after = rest.partition("<!-- /table -->")
+        if not end:
+            sys.exit(f"{options.write}: no <!-- table --> and <!-- /table -->")
         options.write.write_text(before + begin + shown + "\n" + end + after, encoding="utf-8")
 
 
