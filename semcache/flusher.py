@@ -8,6 +8,7 @@ import time
 from typing import Final, Protocol
 
 from semcache._fork import renew_in_child
+from semcache.events import logger
 
 INTERVAL_S: Final = 1.0
 """Seconds after which something that waits is written."""
@@ -17,7 +18,7 @@ class Flushes(Protocol):
     """Something with counts that wait to be written."""
 
     def flush(self) -> object:
-        """Write them; never raises."""
+        """Write them. What it raises is logged."""
 
 
 class Flusher:
@@ -54,7 +55,10 @@ class Flusher:
         with self._lock:
             waiting, self._waiting = self._waiting, set()
         for item in waiting:
-            item.flush()
+            try:
+                item.flush()
+            except Exception:  # the others wait for this thread too
+                logger.exception("counts could not be written")
 
     def _run(self) -> None:
         while True:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import date
 from decimal import Decimal
@@ -316,6 +316,31 @@ def test_an_expired_answer_is_served_where_callers_are_left_to_the_cache(on_exce
             with pytest.raises(BudgetExceeded) as caught:
                 cache.engine.run(asked("two"), lambda: pytest.fail("went upstream"))
             assert caught.value.cache_only
+
+
+def test_no_audits_are_made_over_budget() -> None:
+    policy = Policy(threshold=0.9, guards=(), audit_rate=1.0)
+    with SemanticCache("memory://", embedder=_one_vector_for_all, policy=policy, budgets=Budget("0.01")) as cache:
+
+        def call() -> Reply:
+            return Reply("fresh", b'"kept"', ONE_CALL)
+
+        def ask(text: str) -> Any:
+            served = cache.engine.run(asked(text), call, later=lambda: call)
+            assert cache.engine.auditor is not None
+            assert cache.engine.auditor.wait(20)
+            return served.outcome.layer
+
+        assert [ask(text) for text in ("one", "two")] == [None, "semantic"]
+        assert cache.stats().ledger.totals.audit.calls == 1
+        assert cache.stats().budgets[0].spent_usd_micro == 4_000, "an audit is paid for like any other call"
+        cache.engine.budgets.paid("default", 10_000)
+        assert ask("three") == "semantic"
+        assert cache.stats().ledger.totals.audit.calls == 1
+
+
+def _one_vector_for_all(texts: Sequence[str]) -> list[list[float]]:
+    return [[1.0, 0.0] for _ in texts]
 
 
 def test_followers_of_a_refused_call_are_refused_too(cache: SemanticCache) -> None:

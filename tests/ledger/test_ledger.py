@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from semcache.book_rows import PREFIX
 from semcache.books import Books, Line
 from semcache.errors import StoreError
+from semcache.flusher import flusher
 from semcache.ledger import ROWS_A_DAY, Ledger
 from semcache.prices import Prices
 from semcache.stores.memory import MemoryStore
@@ -366,6 +367,20 @@ def test_a_ledger_that_was_dropped_unclosed_is_still_written() -> None:
     del ledger
     eventually(lambda: at_noon(store).report().totals.exact_hits == 1)
     eventually(lambda: gc.collect() >= 0 and gone() is None)
+
+
+def test_one_that_raises_keeps_no_other_from_being_written() -> None:
+    class Raises:
+        def flush(self) -> None:
+            raise ValueError("a store that breaks its promise")
+
+    store = MemoryStore()
+    ledger = at_noon(store)
+    for _ in range(2):
+        flusher.wake(Raises())
+        ledger.record(exact())
+        eventually(lambda: not ledger._pending)
+    assert at_noon(store).report().totals.exact.calls == 2
 
 
 def test_attach_gives_a_store_to_a_ledger_without_one() -> None:
