@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from semcache import flow as flows
@@ -199,6 +200,8 @@ class Engine:
             self.auditor.close()
         self.evidence.close()
         self.budgets.close()
+        with suppress(ValueError):  # closed before, or none was given
+            self.ledger.on_paid.remove(self.budgets.paid)
         self.ledger.close()
         if self.semantic is not None:
             self.semantic.close()

@@ -18,6 +18,7 @@ import semcache.budgets
 from semcache import AsyncSemanticCache, Budget, BudgetExceeded, BudgetState, Policy, SemanticCache, last_outcome
 from semcache.budgets import NAMESPACES, PREFIX, Budgets, standing
 from semcache.errors import ConfigurationError, StoreError
+from semcache.ledger import Ledger
 from semcache.stores import open_store
 from semcache.stores.memory import MemoryStore
 from semcache.types import Event, Reply, Request, Usage
@@ -316,6 +317,15 @@ def test_an_expired_answer_is_served_where_callers_are_left_to_the_cache(on_exce
             with pytest.raises(BudgetExceeded) as caught:
                 cache.engine.run(asked("two"), lambda: pytest.fail("went upstream"))
             assert caught.value.cache_only
+
+
+def test_a_ledger_forgets_the_budgets_of_a_closed_cache() -> None:
+    ledger = Ledger()
+    for _ in range(2):
+        with SemanticCache("memory://", policy=Policy(semantic=False), ledger=ledger, budgets=Budget(1)) as cache:
+            assert len(ledger.on_paid) == 1
+            cache.close()
+    assert ledger.on_paid == []
 
 
 def test_no_audits_are_made_over_budget() -> None:
