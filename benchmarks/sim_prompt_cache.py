@@ -126,8 +126,8 @@ class Provider:
         self._lookback = 0 if rules.style == "breakpoints" else LOOKBACK
         self._entries: dict[int, Entry] = {}
 
-    def charge(self, prompt: Prompt, marks: Marks, tail: str = "") -> float:
-        """Cost of one request's input. ``tail``: lifetime of a mark behind the varying message, if there is one.
+    def charge(self, prompt: Prompt, marks: Marks) -> float:
+        """Cost of one request's input.
 
         Raises:
             ValueError: The provider would refuse the request: too many marks, or a longer lifetime after a shorter one.
@@ -137,9 +137,7 @@ class Provider:
         if len(marks) > self._rules.points or (self._rules.longest_first and lives != sorted(lives, reverse=True)):
             raise ValueError(f"refused: {marks}")
         marks = [(i, ttl) for i, ttl in marks if bounds[i].chars >= self._rules.minimum * CHARS]
-        read = max((self._read(prompt, i, prompt.places[i]) for i, _ in marks), default=0)
-        if tail and bounds:
-            read = max(read, self._read(prompt, len(bounds) - 1, prompt.places[-1] + 1))
+        read = max((self._read(prompt, i) for i, _ in marks), default=0)
         cost, covered = read * self._rules.read, read
         for i, ttl in marks:
             if bounds[i].chars > covered:
@@ -148,14 +146,13 @@ class Provider:
                 old = self._entries.get(bounds[i].prefix)
                 ready = min(now + prompt.ready, old.ready if old is not None and now < old.dead else math.inf)
                 self._entries[bounds[i].prefix] = Entry(ready, now + SECONDS[ttl], ttl)
-        rest = prompt.chars - covered + TAIL * CHARS
-        return cost + rest * (self._multiple[tail] if tail else 1.0)
+        return cost + prompt.chars - covered + TAIL * CHARS
 
-    def _read(self, prompt: Prompt, last: int, place: int) -> int:
-        """Length of the longest warm prefix that a mark at block ``place``, behind boundary ``last``, finds."""
+    def _read(self, prompt: Prompt, last: int) -> int:
+        """Length of the longest warm prefix that a mark at boundary ``last`` finds."""
         bounds = prompt.outline.boundaries
         for i in range(last, -1, -1):
-            if prompt.places[i] < place - self._lookback:
+            if prompt.places[i] < prompt.places[last] - self._lookback:
                 break
             entry = self._entries.get(bounds[i].prefix)
             if entry is not None and entry.ready <= prompt.at < entry.dead:
@@ -164,10 +161,10 @@ class Provider:
         return 0
 
 
-def run_fixed(rules: Rules, prompts: Sequence[Prompt], choose: Callable[[Outline], Marks], tail: str = "") -> float:
+def run_fixed(rules: Rules, prompts: Sequence[Prompt], choose: Callable[[Outline], Marks]) -> float:
     """Cost of the same choice for every request."""
     provider = Provider(rules)
-    return sum(provider.charge(prompt, choose(prompt.outline), tail) for prompt in prompts)
+    return sum(provider.charge(prompt, choose(prompt.outline)) for prompt in prompts)
 
 
 def run_planner(rules: Rules, prompts: Sequence[Prompt]) -> float:
@@ -228,7 +225,7 @@ def run_automatic(model: Automatic, misses: Sequence[Miss]) -> float:
 
 
 class Result(NamedTuple):
-    """Input cost relative to marking nothing. ``automatic``: a mark behind the varying last message."""
+    """Input cost relative to marking nothing."""
 
     model: str
     scenario: str
@@ -236,7 +233,6 @@ class Result(NamedTuple):
     best: float
     best_name: str
     always: float
-    automatic: float
 
     @property
     def over_best(self) -> float:
@@ -250,10 +246,9 @@ def compare(model: Model, scenario: str, misses: Sequence[Miss]) -> Result:
     costs = {name: run_fixed(rules, prompts, choose) for name, choose in fixed_choices(rules)}
     none, short = costs["none"], rules.writes[0].ttl
     best = min(costs, key=costs.__getitem__)
-    automatic = run_fixed(rules, prompts, lambda outline: [], tail=short)
     planner = run_planner(rules, prompts)
     always = costs[f"{short} all"]
-    return Result(model.title, scenario, planner / none, costs[best] / none, best, always / none, automatic / none)
+    return Result(model.title, scenario, planner / none, costs[best] / none, best, always / none)
 
 
 def run(name: str, misses: int, log: Path, seed: int) -> tuple[list[Result], list[float]]:
@@ -272,12 +267,10 @@ def report(rows: Sequence[tuple[list[Result], list[float]]]) -> str:
         lines.append(f"| {results[0].scenario} | {' | '.join(cells)} |")
     every = [result for results, _ in rows for result in results]
     best, none = max(every, key=lambda r: r.over_best), max(every, key=lambda r: r.planner)
-    tail = min(every, key=lambda r: r.automatic), max(every, key=lambda r: r.automatic)
     lines += [
         "",
         f"Rules as of {as_of()}. Worst planner / best: {best.over_best:.3f} ({best.model}, {best.scenario}, against "
-        f"`{best.best_name}`). Worst planner / none: {none.planner:.3f} ({none.model}, {none.scenario}). A mark behind "
-        f"the varying last message costs {tail[0].automatic:.2f} to {tail[1].automatic:.2f}.",
+        f"`{best.best_name}`). Worst planner / none: {none.planner:.3f} ({none.model}, {none.scenario}).",
     ]
     return "\n".join(lines)
 

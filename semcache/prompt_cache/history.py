@@ -266,7 +266,9 @@ class History:
                 return
         for pool in self._pools.values():
             pool.close_elsewhere(prefix, other.last)
-        self._prefixes[prefix] = merge(self._prefixes.get(prefix, _NONE), other)
+        mine = self._prefixes.get(prefix, _NONE)
+        self._prefixes[prefix] = both = merge(mine, other)
+        both._began, both._class = mine._began, mine._class
 
 
 class _Sight(NamedTuple):

@@ -111,6 +111,16 @@ def test_misses_that_come_together_cannot_read_what_the_first_writes() -> None:
     assert apart.chances(Seen(999, "turns"), now)["1h"] > 0.8
 
 
+def test_misses_stay_together_when_another_process_is_heard_of_between_them() -> None:
+    history, prefix = History(), Seen(1, "turns")
+    history.see([prefix], START)
+    history.learn(1, Sightings(last=START - 400))
+    history.see([prefix], START + READY_S / 2)
+    known = history.find(1)
+    assert known is not None
+    assert [sum(counts[: len(EDGES)]) for counts in known.slots.values()] == [0]
+
+
 def test_misses_that_come_together_can_read_what_was_written_before_them() -> None:
     history = History()
     for i in range(60):
