@@ -23,6 +23,10 @@ MOST_TESTS: Final = 100
 """Settings tested at most, where a test costs next to nothing."""
 
 
+_LUCK: Final = 2
+"""Wrong hits added to each count before the surest is looked for: among many settings the luckiest would win else."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """Labelled requests, each with its level: the highest threshold at which it is a semantic hit.
@@ -121,13 +125,18 @@ def candidates(fit: Samples, budget: Budget, most: int = MOST_TESTS) -> list[Set
     ]
     front: list[Setting] = []
     most_hits = -1
-    for setting, count in sorted(tried, key=lambda one: (budget.p_value(one[1]), -one[1].hits)):
+    for setting, count in sorted(tried, key=lambda one: (doubt(one[1], budget), -one[1].hits)):
         kept = not front or (budget.observed(count) or 0.0) <= budget.rate
         if kept and count.hits > most_hits:
             front.append(setting)
             most_hits = count.hits
     places = np.unique(np.linspace(0, len(front) - 1, min(most, len(front))).round().astype(int))
     return [front[place] for place in places]
+
+
+def doubt(count: Count, budget: Budget) -> float:
+    """How little a count that was picked from many speaks for a setting, 0 to 1."""
+    return budget.p_value(count._replace(wrong=min(count.wrong + _LUCK, budget.trials(count))))
 
 
 def _alike(sample: Sample) -> Iterator[tuple[Count, list[float]]]:

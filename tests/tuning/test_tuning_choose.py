@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semcache.tuning.bounds import Budget, Count
-from semcache.tuning.choose import GRID, Sample, candidates, choose
+from semcache.tuning.choose import GRID, Sample, candidates, choose, doubt
 from semcache.tuning.settings import Rule, Setting
 
 RULE = Rule(0.0)
@@ -48,14 +48,22 @@ def test_candidates_go_from_the_surest_to_the_one_of_most_hits_that_keeps_the_bu
     counts = [fit[one.rule].count(one.threshold) for one in found]
     every = [count for sample in drawn for count in sample.counts(GRID)]
     assert 1 <= len(found) <= most
-    assert budget.p_value(counts[0]) == min(map(budget.p_value, every))
+    assert doubt(counts[0], budget) == min(doubt(count, budget) for count in every)
     for before, after in pairwise(counts):
         assert after.hits > before.hits
-        assert budget.p_value(after) >= budget.p_value(before)
+        assert doubt(after, budget) >= doubt(before, budget)
         assert (budget.observed(after) or 0.0) <= budget.rate
     if most > 1:
         kept = [count.hits for count in every if (budget.observed(count) or 0.0) <= budget.rate]
         assert counts[-1].hits == max([counts[0].hits, *kept])
+
+
+def test_a_few_hits_that_happen_to_be_right_are_not_surest() -> None:
+    """1 wrong of 291 is a smaller p-value than 9 of 711, and comes about by luck more easily."""
+    few, many = (Sample.of([0.9] * n, [True] * wrong + [False] * (n - wrong)) for n, wrong in ((291, 1), (711, 9)))
+    budget = Budget(0.03)
+    assert budget.p_value(few.count(0.9)) < budget.p_value(many.count(0.9))
+    assert candidates({Rule(0.0): few, Rule(0.9): many}, budget)[0].rule == Rule(0.9)
 
 
 def test_of_settings_that_do_the_same_one_in_the_middle_is_tried() -> None:

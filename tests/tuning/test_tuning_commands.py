@@ -54,7 +54,7 @@ def test_score_judges_by_the_policy_and_fields_that_are_given(pair_rows: Rows, t
     rows = [{"q": row["a"], "stored": row["b"], "same": str(row["label"])} for row in pair_rows]
     path = write(tmp_path / "pairs.jsonl", rows)
     policy = tmp_path / "p.toml"
-    policy.write_text("threshold = 0.5\nguards = []\n")
+    policy.write_text("threshold = 0.5\nmin_probability = 0.0\nguards = []\n")
     names = ("--a-field", "q", "--b-field", "stored", "--label-field", "same")
     assert run_json("score", path, *names, "--policy", str(policy))["accepted"] == 40
     policy.write_text("semantic = false\n")
@@ -64,7 +64,7 @@ def test_score_judges_by_the_policy_and_fields_that_are_given(pair_rows: Rows, t
 def test_score_prints_a_table_and_the_wrong_ones(pair_rows: Rows, tmp_path: Path) -> None:
     rows = [{**row, "label": 0, "b": row["b"] + "\x1b[31m"} for row in pair_rows[:2]]
     policy = tmp_path / "p.toml"
-    policy.write_text("threshold = 0.5\nguards = []\n")
+    policy.write_text("threshold = 0.5\nmin_probability = 0.0\nguards = []\n")
     shown = run("score", write(tmp_path / "pairs.jsonl", rows), "--policy", str(policy)).stdout
     assert "false-accept rate" in shown
     assert "100.00%" in shown
