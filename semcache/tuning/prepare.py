@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -12,7 +12,7 @@ from semcache.policy import Policy
 from semcache.tuning.choose import Sample, Samples
 from semcache.tuning.pairs import grouped_split
 from semcache.tuning.refit import Row, refit, row
-from semcache.tuning.scoring import similarities
+from semcache.tuning.scoring import Progress, similarities
 from semcache.tuning.settings import Levels, Rule, rules
 from semcache.tuning.streams import Stream, looked_up
 from semcache.tuning.streams import rows as rows_of_stream
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 Measured: TypeAlias = "tuple[Pair, float | None]"
 """A labelled pair and its cosine; ``None`` where the embedder cannot read it."""
-
-Progress = Callable[[int], object]
 
 
 class Prepared(NamedTuple):
