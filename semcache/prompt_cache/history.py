@@ -271,11 +271,13 @@ class History:
         both._began, both._class = mine._began, mine._class
 
 
-class _Sight(NamedTuple):
-    """A sight of ``prefix`` that waits for its return; told from another one of the same second by identity."""
+@dataclass(slots=True, eq=False)
+class _Sight:
+    """A sight of ``prefix`` that waits for its return. ``index``: the gap class that it has come to."""
 
     at: int
     prefix: int
+    index: int = 0
 
 
 class _Pool:
@@ -312,11 +314,12 @@ class _Pool:
                     self.sum.count(now, _AGREED, int(known._class == index))
             known._began, known._class = now, index
         known.last = max(known.last, int(now))
-        self._wait(prefix, known.last, now)
+        self._wait(prefix, known.last)
         self._expected = None
 
     def close_elsewhere(self, prefix: int, at: int) -> None:
         """A prefix has returned to another process, which then waits for it."""
+        self._expire(at)
         if prefix in self._open and self._open[prefix].at < at:
             self._close(prefix, at)
 
@@ -326,34 +329,33 @@ class _Pool:
             self._expected = now, self._chances(now), self._weight()
         return self._expected[1:]
 
-    def _wait(self, prefix: int, last: int, now: float) -> None:
+    def _wait(self, prefix: int, last: int) -> None:
         self._open[prefix] = sight = _Sight(last, prefix)
         self._waiting[0].append(sight)
-        self._move(last, 0, 1)
+        self._add(sight, 1)
         if len(self._open) > self._limit:
-            self._end(next(iter(self._open)), now)
+            self._end(next(iter(self._open)))
 
     def _close(self, prefix: int, now: float) -> None:
         if prefix in self._open:
-            self.sum.count(now, self._end(prefix, now))
+            self.sum.count(now, self._end(prefix))
 
     def _count_together(self, prefix: int, now: float, index: int) -> None:
         if prefix in self._open:
-            self._end(prefix, now)
+            self._end(prefix)
         for passed in range(index):
             self.sum.count(now, _PASSED + passed)
         self.sum.count(now, index)
 
-    def _end(self, prefix: int, now: float) -> int:
-        last = self._open.pop(prefix).at
-        index = bisect_left(EDGES, now - last)
-        self._move(last, index, -1)
-        return index
+    def _end(self, prefix: int) -> int:
+        sight = self._open.pop(prefix)
+        self._add(sight, -1)
+        return sight.index
 
-    def _move(self, last: int, index: int, by: int) -> None:
-        if index < len(EDGES):
-            self._count[index] += by
-            self._times[index] += by * last
+    def _add(self, sight: _Sight, by: int) -> None:
+        if sight.index < len(EDGES):
+            self._count[sight.index] += by
+            self._times[sight.index] += by * sight.at
 
     def _expire(self, now: float) -> None:
         """Count the sights that have now stayed without return up to an edge."""
@@ -363,10 +365,11 @@ class _Pool:
                 if self._open.get(sight.prefix) is not sight:
                     continue
                 self.sum.count(now, _PASSED + edge)
-                self._move(sight.at, edge, -1)
-                self._move(sight.at, edge + 1, 1)
-                if edge + 1 < len(EDGES):
-                    self._waiting[edge + 1].append(sight)
+                self._add(sight, -1)
+                sight.index += 1
+                self._add(sight, 1)
+                if sight.index < len(EDGES):
+                    self._waiting[sight.index].append(sight)
 
     def _chances(self, now: float) -> list[float]:
         """Product-limit estimate (Kaplan and Meier 1958) over the gap classes.

@@ -148,6 +148,20 @@ def test_one_long_gap_says_little_where_all_prefixes_are_alike() -> None:
     assert abs(alike) < abs(unlike) / 2
 
 
+def test_a_return_to_another_process_that_is_heard_of_late_leaves_the_others_alone() -> None:
+    def chance(*, heard: bool) -> float:
+        history = History()
+        for i in range(40):
+            history.see([Seen(i, "turns")], START + i)
+        history.see([Seen(99, "turns")], START + 200)
+        if heard:
+            for i in range(20):
+                history.learn(i, Sightings(last=START + i + 30))
+        return history.chances(Seen(999, "turns"), START + 200)["5m"]
+
+    assert 0 < chance(heard=False) < chance(heard=True) < 1
+
+
 def test_sights_of_one_second_expire_once() -> None:
     history = History()
     for k in range(5):
