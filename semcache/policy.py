@@ -127,9 +127,9 @@ class Policy:
             the policy or the caller gives. Nor does an older answer to another question serve it. A minute, since a
             clock is told by the minute; ``inf`` treats such questions as all others.
         stale_if_error: Seconds past its time for which an answer of the exact tier may still be served when the
-            upstream fails (it raises, or says 5xx; not 4xx), as in RFC 5861; ``None`` hands on the failure. An SDK's
-            own retries then do not come to pass. Not for questions about now, nor for callers who asked for a fresh
-            answer.
+            upstream fails (it raises, or says 5xx or 408; no other 4xx), as in RFC 5861; ``None`` hands on the failure.
+            An SDK's own retries then do not come to pass. Not for questions about now, nor for callers who asked for a
+            fresh answer.
         secrets: What becomes of a request that holds a key, token, password in a URL or card number: ``"bypass"``, not
             looked up and not kept; ``"redact"``, masked and only matched exactly; ``"allow"``, no check. An answer
             that holds one is never kept, unless all is allowed. See ``docs/privacy.md``.

@@ -140,7 +140,7 @@ class Reply(NamedTuple):
         keep: Whether, and in which tiers, the answer may be kept.
         reason: Why it may not be kept (or only exactly); empty when ``keep`` is ``"all"``.
         failed: An error answer: followers must not share it.
-        outage: The upstream itself is in trouble (status 5xx), so that an expired answer may be served instead.
+        outage: The upstream itself is in trouble (status 5xx or 408), so that an expired answer may be served instead.
     """
 
     value: Any

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, I
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from semcache.outage import is_trouble
 from semcache.types import Prompt, Reply, Request
 from semcache.wire import Codec
 from semcache.wire._json import dumps, loads_object
@@ -51,7 +52,8 @@ class Exchange:
         """A response that has been read."""
         if response.status_code != 200:
             status = response.status_code
-            return Reply(response, None, keep="never", reason=f"status {status}", failed=True, outage=status >= 500)
+            outage = is_trouble(status)
+            return Reply(response, None, keep="never", reason=f"status {status}", failed=True, outage=outage)
         body = loads_object(response.content)
         if body is None:
             return Reply(response, None, keep="never", reason="not a JSON object")

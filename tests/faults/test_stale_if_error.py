@@ -202,11 +202,33 @@ class Refused(Exception):
         (Refused(response={"ResponseMetadata": {"HTTPStatusCode": 403}}), False),
         (Refused(response={"ResponseMetadata": {"HTTPStatusCode": 503}}), True),
         (Refused(response=None), True),
+        (Refused(status_code=408), True),  # LiteLLM's own time-out
+        (Refused(status=401), False),  # aiohttp
+        (Refused(status="UNAVAILABLE"), True),
         (ConfigurationError("ours"), False),
     ],
 )
 def test_a_refusal_is_known_from_an_outage(error: Exception, outage: bool) -> None:
     assert is_outage(error) is outage
+    gave_up = RuntimeError("gave up after 3 tries")
+    gave_up.__cause__ = error
+    assert is_outage(gave_up) is (outage or isinstance(error, ConfigurationError))
+
+
+def test_an_exception_that_is_its_own_cause_is_looked_at_once() -> None:
+    error = ValueError()
+    error.__cause__ = error
+    assert is_outage(error)
+
+
+def test_a_time_out_at_the_upstream_is_an_outage(up: Upstream) -> None:
+    with SemanticCache(store="memory://", policy=POLICY) as cache:
+        client = cached(up, cache)
+        client.chat.completions.create(**QUESTION)
+        time.sleep(TTL + 0.05)
+        up.fail_next(408)
+        client.chat.completions.create(**QUESTION)
+        assert status() == "stale"
 
 
 def test_followers_get_it_without_a_failure_of_their_own(up: Upstream) -> None:
