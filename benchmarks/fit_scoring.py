@@ -34,7 +34,7 @@ LICENCES: Final = {
     "fow": "CC BY 4.0",
     "gptcache_mock": "MIT",
 }
-DOUBT: Final = [list(DIRECTIONS).index("cosine"), 0.9, [list(DIRECTIONS).index("same_question"), 0.5, -9.0, 0.0], 0.0]
+DOUBT: Final = [list(DIRECTIONS).index("cosine"), 0.9, [list(DIRECTIONS).index("same_question"), 0.5, -5.0, 0.0], 0.0]
 """A tree that no data gave. Far from each other, texts that ask for different things are not one question: labels of
 intents do not tell, since an intent holds both "is there a fee" and "what is the fee"."""
 NEIGHBOURS: Final = 5  # of each request, so many earlier ones
