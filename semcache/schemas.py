@@ -34,7 +34,8 @@ _PLACES: Final = (
 
 def demanded(request: Request) -> Mapping[str, Any] | str | None:
     """The schema that the answer to a request must keep to, as it was sent; ``None`` if there is none."""
-    body = request.scope.get("body")
+    # A function's arguments are often those that it hands on to OpenAI's SDK.
+    body = request.scope.get("body", request.scope.get("arguments"))
     if not isinstance(body, dict):
         return None
     for field, path in _PLACES:
@@ -51,8 +52,9 @@ def demanded(request: Request) -> Mapping[str, Any] | str | None:
 def keeps_to(schema: Mapping[str, Any] | str, answer: bytes) -> str | None:
     """What is wrong with an answer; empty if nothing is, ``None`` if it cannot be told.
 
-    It cannot without ``jsonschema-rs``, nor by a schema that this package refuses. An answer that is no text (tool
-    calls, a refusal) is not the schema's affair.
+    It cannot without ``jsonschema-rs``, nor by a schema that this package refuses, nor of a string that is not JSON: a
+    function may have taken it out of what the provider said. An answer that is no text (tool calls, a refusal) is not
+    the schema's affair.
 
     Args:
         answer: JSON bytes, as entries keep them.
@@ -60,13 +62,14 @@ def keeps_to(schema: Mapping[str, Any] | str, answer: bytes) -> str | None:
     validator = _validator(schema if isinstance(schema, str) else orjson.dumps(schema)) if available() else None
     if validator is None:
         return None
-    text = text_of(orjson.loads(answer))
+    value = orjson.loads(answer)
+    text = value if isinstance(value, str) else text_of(value)
     if text is None:
         return ""
     try:
         instance = orjson.loads(text)
     except orjson.JSONDecodeError:
-        return "it is not JSON"
+        return None if text is value else "it is not JSON"
     error = next(validator.iter_errors(instance), None)
     # The path and the keyword, not the message: that quotes the answer.
     return "" if error is None else f"{_path(error.instance_path)} breaks {_path(error.schema_path)}"
@@ -98,7 +101,8 @@ def _plain(schema: Any) -> Any:
         return [_plain(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    plain = {name: _plain(value) for name, value in schema.items() if name != "nullable"}
+    # A property may have that name, too.
+    plain = {name: _plain(value) for name, value in schema.items() if name != "nullable" or isinstance(value, dict)}
     kind = plain.get("type")
     if isinstance(kind, str) and kind.isupper():
         plain["type"] = [kind.lower(), "null"] if schema.get("nullable") is True else kind.lower()

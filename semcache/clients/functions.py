@@ -25,6 +25,7 @@ from semcache.errors import ConfigurationError
 from semcache.messages import is_messages, split_last_user_text
 from semcache.steps import StreamReply
 from semcache.types import Reply, Request
+from semcache.wire import find_by_answer
 
 if TYPE_CHECKING:
     from semcache.engine import Engine
@@ -205,6 +206,7 @@ class _Edge:
                 "f(messages, **params)"
             )
         self._first = parameters[0].name
+        self._rest = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), "")
         self._identity = name or _identity(function)
         self._simple_scope: dict[str, Any] = {"function": self._identity, "arguments": {}}
         self._one_argument = len(parameters) == 1 and parameters[0].kind is not parameters[0].VAR_POSITIONAL
@@ -217,15 +219,19 @@ class _Edge:
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         arguments = dict(bound.arguments)
-        for parameter in self._signature.parameters.values():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                arguments.update(arguments.pop(parameter.name, {}))
+        more = arguments.pop(self._rest, {})
+        scope: dict[str, Any] = {"function": self._identity}
+        if more.keys() & arguments.keys():
+            # ``def f(prompt, /, **params)`` takes a second ``prompt``.
+            scope["more"] = more
+        else:
+            arguments.update(more)
         prompt = arguments.pop(self._first)
         temperature = arguments.get("temperature")
         model = arguments.get("model")
         request = Request(
             API,
-            {"function": self._identity, "arguments": arguments},
+            {**scope, "arguments": arguments},
             None,
             model=model if isinstance(model, str) else None,
             temperature=temperature if isinstance(temperature, (int, float)) else None,
@@ -242,12 +248,17 @@ class _Edge:
         return request
 
     def reply(self, value: Any) -> Reply:
-        """A result as a reply; what would not come back from JSON as it went in is not kept."""
+        """A result as a reply; what would not come back from JSON as it went in is not kept, nor is what a provider's
+        codec would not keep of a function that hands on its answers whole."""
         plain = value if self._revive is None else self._revive.dump(value)
         if not _survives_json(plain):
             kind = type(value).__qualname__
             return Reply(value, None, keep="never", reason=f"a {kind} would not come back from JSON as it was")
-        return Reply(value, orjson.dumps(plain))
+        codec = find_by_answer(plain) if type(plain) is dict else None
+        if codec is None:
+            return Reply(value, orjson.dumps(plain))
+        storable = codec.storable(plain)
+        return Reply(value, orjson.dumps(plain), codec.usage(plain), storable.keep, storable.reason)
 
     def decode(self, body: bytes) -> Any:
         plain = orjson.loads(body)
@@ -305,23 +316,42 @@ def _identity(function: Any) -> str:
     """A name under which the same function, and no other, is found again by the next process.
 
     The code is part of it: two scripts may both have an ``ask`` in ``__main__``, and an edited prompt template wants
-    new answers. So are closed-over values, since decorators and factories give many functions one name. What closes
-    over something that is not JSON-like, and methods (their object has state), are known to this process only.
+    new answers. So are closed-over values, since decorators and factories give many functions one name, and the global
+    constants that the code names, as they are now: a template stands in one as often as in the code. What closes over
+    something that is not JSON-like, and methods (their object has state), are known to this process only.
     """
     if isinstance(function, functools.partial):
         bound = [list(function.args), function.keywords]
         if _survives_json(bound):
             return f"partial({_identity(function.func)}, {_digest(bound)})"
     elif isinstance(function, types.FunctionType):
-        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+        cells = [_content(cell) for cell in function.__closure__ or ()]
         if _survives_json(cells):
-            return f"{_describe(function)}#{_digest([_code(function.__code__), cells])}"
+            return f"{_describe(function)}#{_digest([_code(function.__code__), cells, _constants(function)])}"
     return f"{_describe(function)}@{os.urandom(12).hex()}"
 
 
 def _code(code: types.CodeType) -> list[Any]:
     constants = [_code(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
     return [code.co_code.hex(), list(code.co_names), constants]
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # empty as yet: most likely to be the function itself, which no JSON can hold
+        return cell
+
+
+def _constants(function: types.FunctionType) -> dict[str, Any]:
+    """The JSON-like values among the globals that the code names."""
+    named = {name: function.__globals__[name] for name in _names(function.__code__) & function.__globals__.keys()}
+    return {name: value for name, value in named.items() if _survives_json(value)}
+
+
+def _names(code: types.CodeType) -> set[str]:
+    nested = (_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return set(code.co_names).union(*nested)
 
 
 def _digest(value: Any) -> str:

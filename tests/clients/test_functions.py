@@ -554,3 +554,69 @@ def test_usable_in_a_forked_child(cache):
         finally:
             os._exit(0 if ok else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_keyword_named_as_a_positional_argument_is_another_argument(cache):
+    calls = []
+
+    @cache.wrap
+    def ask(prompt, system="", /, **params):
+        calls.append((prompt, system, params))
+        return f"answer {len(calls)}"
+
+    asked = [("hi", "a", {"prompt": "p"}), ("ho", "a", {"prompt": "p"}), ("hi", "b", {"prompt": "p", "system": "a"})]
+    for prompt, system, params in asked + asked:
+        ask(prompt, system, **params)
+    assert calls == asked
+
+
+def test_a_function_that_calls_itself_can_be_wrapped(cache):
+    @cache.wrap
+    def countdown(prompt):
+        return prompt if prompt == "0" else f"{prompt} {countdown(str(int(prompt) - 1))}"
+
+    assert countdown("2") == countdown("2") == "2 1 0"
+    assert last_outcome().hit
+
+
+def module(template):
+    """A program that has a function and its template."""
+    names = {"__name__": "program"}
+    exec(f"TEMPLATE = {template!r}\ndef ask(prompt): return (lambda: TEMPLATE + prompt)()", names)
+    return names["ask"]
+
+
+def test_an_edited_template_is_another_function(cache):
+    assert cache.wrap(module("In French: "))("hi") == "In French: hi"
+    assert cache.wrap(module("In French: "))("hi") == "In French: hi"
+    assert last_outcome().hit
+    assert cache.wrap(module("In Greek: "))("hi") == "In Greek: hi"
+
+
+CUT = {"index": 0, "finish_reason": "length", "message": {"role": "assistant", "content": "The lift is"}}
+WHOLE = {**CUT, "finish_reason": "stop"}
+USED = {"prompt_tokens": 3, "completion_tokens": 4}
+ASKED_BACK = {"toolUse": {"toolUseId": "t", "name": "look", "input": {}}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "stored"),
+    [
+        ({"object": "chat.completion", "choices": [CUT]}, False),
+        (
+            {"object": "chat.completion", "choices": [WHOLE], "usage": {"prompt_tokens": 3, "completion_tokens": 4}},
+            True,
+        ),
+        ({"object": "response", "status": "incomplete", "output": []}, False),
+        ({"type": "message", "content": [{"type": "text", "text": "The"}], "stop_reason": "max_tokens"}, False),
+        ({"output": {"message": {"content": [{"text": "The"}]}}, "stopReason": "guardrail_intervened"}, False),
+        ({"output": {"message": {"content": [ASKED_BACK]}}, "stopReason": "tool_use"}, True),
+        ({"type": "message", "text": "an answer of the program's own"}, True),
+    ],
+)
+def test_of_a_providers_answer_the_codec_says_whether_it_is_whole(cache, answer, stored):
+    ask = cache.wrap(lambda prompt: answer)
+    assert ask("hi") == answer
+    assert last_outcome().stored is stored
+    if "usage" in answer:
+        assert last_outcome().usage.total == 7

@@ -49,6 +49,30 @@ def test_the_schema_of_every_wire_format_is_found(body: dict[str, Any]) -> None:
     assert demanded(Request("api", {"body": body}, "hi")) == SCHEMA
 
 
+def test_a_function_may_be_given_one() -> None:
+    scope = {"function": "ask", "arguments": {"response_format": FORMAT}}
+    assert demanded(Request("function", scope, "hi")) == SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("answer", "wrong"),
+    [
+        ('{"working": true}', ""),
+        ('{"floors": []}', "/ breaks /required"),
+        ("It works.", None),  # which the function may have made of an answer that did keep to it
+        ({"working": 1}, ""),
+    ],
+)
+def test_what_a_function_returns_is_checked_if_it_is_json_text(answer: Any, wrong: str | None) -> None:
+    assert keeps_to(SCHEMA, json.dumps(answer).encode()) == wrong
+
+
+def test_a_property_may_be_called_nullable() -> None:
+    schema = {"type": "object", "properties": {"nullable": {"type": "string"}}, "additionalProperties": False}
+    assert keeps_to(schema, said('{"nullable": "yes"}')) == ""
+    assert keeps_to(schema, said('{"nullable": 1}')) == "/nullable breaks /properties/nullable/type"
+
+
 @pytest.mark.parametrize(
     "scope", [{}, {"body": None}, {"body": {"response_format": {"type": "json_object"}}}, {"body": {"text": "hi"}}]
 )
@@ -182,3 +206,15 @@ def test_without_the_validator_it_cannot_be_told() -> None:
         "assert keeps_to({'type': 'object'}, b'{}') is None"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_of_a_function_too_nothing_else_is_served() -> None:
+    """A policy that was loosened, or an older version of the function: its answer is there, and breaks the schema."""
+    answers = iter(['{"working": "perhaps"}', '{"working": true}'])
+
+    def ask(prompt: str, response_format: Any = None) -> str:
+        return next(answers)
+
+    with SemanticCache(store="memory://", policy=Policy(semantic=False)) as cache:
+        asked = cache.wrap(ask, name="ask")
+        assert [asked("hi", FORMAT) for _ in range(3)] == ['{"working": "perhaps"}', *['{"working": true}'] * 2]
