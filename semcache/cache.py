@@ -176,6 +176,7 @@ class _Cache:
         self,
         *,
         namespace: str | None = None,
+        category: str | None = None,
         tenant: str | None = None,
         user: str | None = None,
         share: Share | None = None,
@@ -191,6 +192,7 @@ class _Cache:
         return options_in_force(
             Options(
                 namespace=namespace,
+                category=category,
                 tenant=tenant,
                 user=user,
                 share=share,
@@ -242,6 +244,7 @@ class _Cache:
         options = Options(tenant=tenant, user=user)  # checks both
         selector = Selector(tenant=tenant, tag=None if options.user is None else f"{USER_TAG}{options.user}")
         self.engine.evidence.forget(selector)
+        self.engine.performer.forget_prompts()
         erased = self.engine.store.erase(selector)
         if self.engine.semantic is not None:
             self.engine.semantic.forget()

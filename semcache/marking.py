@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,13 +29,38 @@ KEY_RATE: Final = 15
 own. Source: OpenAI's prompt-caching page, read 2026-10."""
 
 _MINUTE_S: Final = 60.0
-_KEPT: Final = 1024
-"""Heads whose rate is known, and models whose characters a token are."""
+_SENT: Final = 1024
+"""Heads whose rate is known."""
+_MODELS: Final = 256
+"""Models that are remembered: their names are the callers' to choose."""
 _HEADS: Final = 4
 """Recent heads of one model that a new one is compared with."""
 _QUIET_S: Final = 3600.0
 """Seconds between two warnings of one kind about one model."""
 _LEARN: Final = 0.2
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is remembered of one model.
+
+    Args:
+        heads: When the last ones were sent, and what they were.
+        told: When it was warned of, by kind.
+        warm_until: When the last mark made here will have run out.
+    """
+
+    chars_per_token: float | None = None
+    heads: OrderedDict[int, tuple[float, list[Any]]] = field(default_factory=OrderedDict)
+    told: dict[str, float] = field(default_factory=dict)
+    warm_until: float = 0.0
+
+    def may_tell(self, kind: str, now: float) -> bool:
+        return now - self.told.get(kind, -_QUIET_S) >= _QUIET_S
+
+    def learn(self, chars_per_token: float) -> None:
+        known = self.chars_per_token or chars_per_token
+        self.chars_per_token = min(max(known + _LEARN * (chars_per_token - known), 0.5), 16.0)
 
 
 class Marker:
@@ -47,15 +73,25 @@ class Marker:
     def __init__(self, store: Store, emit: Callable[[Event], None], clock: Callable[[], float]) -> None:
         self._emit = emit
         self._clock = clock
+        # Who reads an encrypted store is not to find a prompt that he guesses in it by its hash.
+        self._salt = (getattr(store, "mask_key", None) or b"").hex()
         self.shared = SharedHistory(store, emit)
-        self._chars_per_token: OrderedDict[str, float] = OrderedDict()
         self._sent: OrderedDict[int, list[deque[float]]] = OrderedDict()
-        self._heads: OrderedDict[str, OrderedDict[int, tuple[float, list[Any]]]] = OrderedDict()
-        self._told: dict[tuple[str, str], float] = {}
-        self._warm_until: dict[str, float] = {}
+        self._models: OrderedDict[str, _Known] = OrderedDict()
 
     def after_fork(self) -> None:
         self.shared.after_fork()
+
+    def forget(self) -> None:
+        """Forget all prompts, here and in the store.
+
+        Raises:
+            StoreError: The store cannot be read or written.
+        """
+        with self.shared.lock:
+            self._sent.clear()
+            self._models.clear()
+        self.shared.forget()
 
     def close(self) -> None:
         self.shared.close()
@@ -79,13 +115,14 @@ class Marker:
             if rules is None or not rules.writes:
                 return None
             now, model = self._clock(), _model(prompt, rules)
-            if self._warm_until.get(model, 0.0) < now:
+            known = self._models.get(model)
+            if known is None or known.warm_until < now:
                 return None  # nothing was marked here of late; a hit is not held up to find what others marked
-            sketch = outline(prompt.api, prompt.body, partition=_partition(prompt, rules))
+            sketch = outline(prompt.api, prompt.body, partition=self._partition(prompt, rules))
             if sketch is None or sketch.marked:
                 return None
             with self.shared.lock:
-                return self._warm_tokens(sketch, self._ratio(model), now)
+                return self._warm_tokens(sketch, known.chars_per_token or CHARS_PER_TOKEN, now)
         except Exception as error:
             self._emit(Event("prompt_cache_error", f"what a provider's cache would do was not told: {error}", error))
             return None
@@ -101,7 +138,7 @@ class Marker:
 
     def _mark(self, prompt: Prompt, rules: Rules, tenant: str | None) -> Marked:
         model, now = _model(prompt, rules), self._clock()
-        sketch = outline(prompt.api, prompt.body, partition=_partition(prompt, rules))
+        sketch = outline(prompt.api, prompt.body, partition=self._partition(prompt, rules))
         changed = "" if sketch is None else self._surprise(model, prompt, rules, sketch, now)
         with self.shared.lock:
             if sketch is not None:
@@ -110,7 +147,7 @@ class Marker:
                 self.shared.history.see(seen(sketch), now)
                 self.shared.touch(boundary.prefix for boundary in sketch.boundaries)
                 self.shared.touch(pool_id(kind) for kind in {boundary.kind for boundary in sketch.boundaries})
-            ratio = self._ratio(model)
+            ratio = self._known(model).chars_per_token or CHARS_PER_TOKEN
             decided = plan(sketch, rules, self.shared.history, now, tenant=tenant, chars_per_token=ratio)
             expected = 0
             if sketch is not None and decided.points:  # without a mark nothing is read
@@ -142,7 +179,7 @@ class Marker:
         """The first of a head's keys that has not had its requests of the last minute."""
         shards = self._sent.setdefault(head, [])
         self._sent.move_to_end(head)
-        if len(self._sent) > _KEPT:
+        if len(self._sent) > _SENT:
             self._sent.popitem(last=False)
         for number, times in enumerate(shards):
             if len(times) < KEY_RATE or now - times[0] >= _MINUTE_S:
@@ -153,24 +190,24 @@ class Marker:
 
     def _surprise(self, model: str, prompt: Prompt, rules: Rules, sketch: Outline, now: float) -> str:
         """What changed in a head that was sent a moment ago, and that the provider would else have read again."""
-        if sketch.head is None or now - self._told.get((model, "changed"), -_QUIET_S) < _QUIET_S:
-            return ""
         chars = max((boundary.chars for boundary in sketch.boundaries if boundary.kind == "head"), default=0)
-        if chars < rules.minimum * CHARS_PER_TOKEN:
+        if sketch.head is None or chars < rules.minimum * CHARS_PER_TOKEN:
             return ""
         with self.shared.lock:
-            recent = self._heads.setdefault(model, OrderedDict())
-            if len(self._heads) > _KEPT:
-                self._heads.popitem(last=False)
-            known = recent.pop(sketch.head, None)
-            head = head_of(prompt.api, prompt.body) if known is None else known[1]
-            others = [] if known is not None else [old for at, old in recent.values() if now - at < _LEAST_S]
-            recent[sketch.head] = now, head
-            if len(recent) > _HEADS:
-                recent.popitem(last=False)
+            known = self._known(model)
+            if not known.may_tell("changed", now):
+                return ""
+            _, head = known.heads.pop(sketch.head, (0.0, None))
+            others = []
+            if head is None:
+                head = head_of(prompt.api, prompt.body)
+                others = [old for at, old in known.heads.values() if now - at < _LEAST_S]
+            known.heads[sketch.head] = now, head
+            if len(known.heads) > _HEADS:
+                known.heads.popitem(last=False)
         changed = next((said for old in reversed(others) if (said := what_changed(old, head))), "")
         if changed:
-            self._told[model, "changed"] = now
+            known.told["changed"] = now
         return changed
 
     # After it -----------------------------------------------------------------------------------------------------
@@ -180,23 +217,23 @@ class Marker:
         read, written = (0, 0) if usage is None else (usage.cache_read_tokens, usage.cache_write_tokens)
         cold = read < expected / 2
         with self.shared.lock:
+            known = self._known(marked.model)
             if usage is None or read or written:  # else the provider took no notice of the marks: too short a prefix
                 note(marked.plan, self.shared.history, marked.at)
                 self.shared.touch(point.boundary.prefix for point in points)
                 for point in points:
-                    until = marked.at + SECONDS[point.ttl]
-                    self._warm_until[marked.model] = max(self._warm_until.get(marked.model, 0.0), until)
+                    known.warm_until = max(known.warm_until, marked.at + SECONDS[point.ttl])
             if usage is None:
                 return
             if points and read + written:
-                self._learn(marked.model, points[-1].boundary.chars / (read + written))
+                known.learn(points[-1].boundary.chars / (read + written))
             counts = {"expected": expected, "read": read, "written": written, "cold": int(cold)}
             counts |= {"calls": 1, "marked": int(bool(points))}
             self.shared.count(marked.model, None, counts)
             if marked.head is not None:
                 self.shared.count(marked.model, marked.head, counts)
-        if cold and marked.at - self._told.get((marked.model, "cold"), -_QUIET_S) >= _QUIET_S:
-            self._told[marked.model, "cold"] = marked.at
+        if cold and known.may_tell("cold", marked.at):
+            known.told["cold"] = marked.at
             message = (
                 f"{marked.model}: about {expected:,} tokens should have been read from the provider's cache, and "
                 f"{read:,} were, though nothing in that prefix had changed: it was dropped early, or kept by another "
@@ -204,14 +241,17 @@ class Marker:
             )
             self._emit(Event("prompt_cache_cold", message))
 
-    def _ratio(self, model: str) -> float:
-        return self._chars_per_token.get(model, CHARS_PER_TOKEN)
+    def _partition(self, prompt: Prompt, rules: Rules) -> str:
+        # Tenants are not kept apart: the provider's cache belongs to the account that they share.
+        return f"{rules.vendor} {prompt.host} {prompt.model} {self._salt}"
 
-    def _learn(self, model: str, ratio: float) -> None:
-        known = self._chars_per_token.pop(model, ratio)
-        self._chars_per_token[model] = min(max(known + _LEARN * (ratio - known), 0.5), 16.0)
-        if len(self._chars_per_token) > _KEPT:
-            self._chars_per_token.popitem(last=False)
+    def _known(self, model: str) -> _Known:
+        """To be called under the lock."""
+        known = self._models.setdefault(model, _Known())
+        self._models.move_to_end(model)
+        if len(self._models) > _MODELS:
+            self._models.popitem(last=False)
+        return known
 
 
 _LEAST_S: Final = min(SECONDS.values())
@@ -219,11 +259,6 @@ _LEAST_S: Final = min(SECONDS.values())
 
 def _model(prompt: Prompt, rules: Rules) -> str:
     return f"{rules.vendor}/{prompt.model}"
-
-
-def _partition(prompt: Prompt, rules: Rules) -> str:
-    # Tenants are not kept apart: the provider's cache belongs to the account that they share.
-    return f"{rules.vendor} {prompt.host} {prompt.model}"
 
 
 def _has_key(prompt: Prompt, rules: Rules) -> bool:

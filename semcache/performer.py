@@ -24,6 +24,7 @@ from semcache.errors import (
 )
 from semcache.flight import Flights, Landed, wait, wait_async
 from semcache.schemas import keeps_to
+from semcache.shared_history import erase_prompts
 from semcache.types import Event
 from semcache.verifiers import KeptVerdicts, VerifierDesk, resolve
 
@@ -115,6 +116,17 @@ class Performer:
         self.flights = Flights()
         if self.marker is not None:
             self.marker.after_fork()
+
+    def forget_prompts(self) -> None:
+        """Forget all that is known of prompts by their hashes.
+
+        Raises:
+            StoreError: The store cannot be read or written.
+        """
+        if self.marker is not None:
+            self.marker.forget()
+        else:
+            erase_prompts(self.store)
 
     def close(self) -> None:
         if self.desk is not None:

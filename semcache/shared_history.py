@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from semcache.errors import StoreError, StoreUnavailable
-from semcache.prompt_cache.history import KEPT, PREFIX, SLOT, History, advance, decode, encode
+from semcache.prompt_cache.history import HALF_BACK, KEPT, PREFIX, SLOT, History, advance, decode, encode, pool_id
 from semcache.prompt_cache.predictions import PREFIX as PREDICTIONS
 from semcache.prompt_cache.predictions import Predicted, count_name
 from semcache.prompt_cache.predictions import decode as decode_predictions
@@ -49,16 +49,20 @@ class SharedHistory:
         self._begin()
 
     def _begin(self) -> None:
-        self.history = History()
-        self._counted: set[int] = set()
         self.lock = threading.Lock()
         self._syncing = threading.Lock()
-        self._writer = uuid.uuid4().hex
-        self._saved: dict[str, int] = {}
-        self._touched: set[int] = set()
         self._counts: Counter[str] = Counter()
         self._due = 0.0
         self._closed = False
+        self._know_nothing()
+
+    def _know_nothing(self) -> None:
+        self.history = History()
+        self._counted: set[int] = set()
+        # A new one: counters of the old one hold times that this one has not written.
+        self._writer = uuid.uuid4().hex
+        self._saved: dict[str, int] = {}
+        self._touched: set[int] = set()
 
     def after_fork(self) -> None:
         """In a child: what the parent has seen is its own to write, and is read from the store."""
@@ -107,6 +111,19 @@ class SharedHistory:
             except StoreError as error:
                 self._emit(Event("store_error", f"the history of prompts was not written or read: {error}", error))
 
+    def forget(self) -> None:
+        """Forget all prompts, here and in the store; see :func:`erase_prompts`.
+
+        Raises:
+            StoreError: The store cannot be read or written.
+        """
+        with self._syncing:
+            with self.lock:
+                self._know_nothing()
+                for name in [name for name in self._counts if _names_a_prompt(name)]:
+                    del self._counts[name]
+            erase_prompts(self._store)
+
     def close(self) -> None:
         """Write what is new; a store that fails now is not tried again."""
         with self._syncing, suppress(StoreError):
@@ -151,6 +168,26 @@ class SharedHistory:
             with self.lock:
                 for prefix, seen in chunk:
                     self.history.learn(prefix, seen)
+
+
+def erase_prompts(store: Store) -> None:
+    """Erase what a store knows by the hash of a prompt; how prompts in general come back is kept.
+
+    Whose prompts they are is not known, so they all go. What that costs is learned again within hours.
+
+    Raises:
+        StoreError: The store cannot be read or written.
+    """
+    stored = [*store.counters(f"{PREFIX}|"), *store.counters(PREDICTIONS)]
+    store.drop_counters([name for name in stored if _names_a_prompt(name)])
+
+
+_POOLS: Final = frozenset(f"{pool_id(kind):016x}" for kind in HALF_BACK)
+
+
+def _names_a_prompt(counter: str) -> bool:
+    prefix = counter.split("|", 2)[1]
+    return bool(prefix) and prefix not in _POOLS
 
 
 def _is_time(name: str) -> bool:

@@ -23,6 +23,7 @@ def forget(store_url: str, tenant: str, user: str | None, yes: bool, as_json: bo
     from semcache.live.evidence import Evidence
     from semcache.options import USER_TAG
     from semcache.policy import Policy
+    from semcache.shared_history import erase_prompts
     from semcache.stores.base import Selector
 
     selector = Selector(tenant=tenant, tag=None if user is None else f"{USER_TAG}{user}")
@@ -32,6 +33,7 @@ def forget(store_url: str, tenant: str, user: str | None, yes: bool, as_json: bo
             whom = safe(tenant) if user is None else f"{safe(user)} of {safe(tenant)}"
             click.confirm(f"Erase all that {store.stats().location} keeps of {whom}?", abort=True, err=True)
         Evidence(store, Policy(), warn).forget(selector)
+        erase_prompts(store)
         erased = store.erase(selector)
     if as_json:
         print_json({"erased": erased})

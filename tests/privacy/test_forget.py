@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from contextlib import closing
 
 import numpy as np
@@ -13,10 +14,16 @@ from click.testing import CliRunner
 from semcache import AsyncSemanticCache, ConfigurationError, Policy, SemanticCache, last_outcome
 from semcache.cli import main
 from semcache.embedders import CallableEmbedder
+from semcache.marking import Marker
+from semcache.prompt_cache import find_rules, outline
+from semcache.prompt_cache.history import PREFIX as HISTORY
+from semcache.prompt_cache.history import pool_id
+from semcache.prompt_cache.predictions import PREFIX as PREDICTIONS
 from semcache.semantic import SNAPSHOT_FROM
 from semcache.stores import MemoryStore, Selector, SqliteStore, open_store
 from semcache.stores.sealing import new_key
 from semcache.testing.store_contract import make_entry
+from semcache.types import Prompt, Usage
 
 DIM = 32
 
@@ -235,3 +242,58 @@ def test_the_command_asks_first(tmp_path) -> None:
     assert runner.invoke(main, arguments, input="n\n").exit_code == 1
     assert '"erased": 1' in runner.invoke(main, [*arguments, "--yes", "--json"]).stdout
     assert runner.invoke(main, ["forget", "--store", f"sqlite://{path}", "--yes"]).exit_code == 2
+
+
+SYSTEM = "You answer questions about the lifts of acme. " * 400
+ASKED = {"model": "claude-haiku-4-5", "system": SYSTEM, "messages": [{"role": "user", "content": "hi"}]}
+PROMPT = Prompt("anthropic", ASKED, "api.anthropic.com", "claude-haiku-4-5")
+RULES = find_rules("anthropic", PROMPT.host, PROMPT.model)
+
+
+def prompt_counters(store) -> tuple[set[str], set[str]]:
+    """The numbers that stand for prompts in what a store counts of them, and what it counts in general."""
+    names = [name.split("|") for prefix in (HISTORY, PREDICTIONS) for name in store.counters(prefix)]
+    general = {"", f"{pool_id('head'):016x}"}
+    return {prefix for _, prefix, *_ in names} - general, {prefix for _, prefix, *_ in names} & general
+
+
+@pytest.mark.parametrize("key", [None, new_key()], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("by", ["api", "api without prompts", "cli"])
+def test_prompts_are_forgotten_with_any_tenant(place, by, key, monkeypatch) -> None:
+    url, dump = place
+    if key is not None:
+        monkeypatch.setenv("SEMCACHE_KEY", key)
+    with SemanticCache.open(url, policy=Policy(semantic=False)) as cache:
+        marker = cache.engine.performer.marker
+        for read in (0, 4000):
+            marked = marker.mark(PROMPT, "acme")
+            marker.reconcile(marked, Usage(input_tokens=4000, cache_read_tokens=read, cache_write_tokens=4000 - read))
+        marker.shared.sync()
+        prompts, _ = prompt_counters(cache.engine.store)
+        assert len(prompts) == 1
+        guessed = f"{outline('anthropic', ASKED, partition=marker._partition(PROMPT, RULES)).head:016x}"
+        assert prompts == {guessed}
+        if by == "api":
+            cache.forget("acme")
+            marker.shared.sync()
+            assert marker.expected(PROMPT) is None
+    if by == "api without prompts":
+        with SemanticCache.open(url, policy=Policy(semantic=False), prompt_cache=False) as cache:
+            cache.forget("acme")
+    if by == "cli":
+        assert CliRunner().invoke(main, ["forget", "--store", url, "--tenant", "acme", "--yes"]).exit_code == 0
+    assert guessed.encode() not in dump()
+    with closing(open_store(url)) as store:
+        assert prompt_counters(store) == (set(), {"", f"{pool_id('head'):016x}"})
+
+
+def test_who_guesses_a_prompt_finds_it_in_no_encrypted_store(tmp_path) -> None:
+    def counted(name: str, key: str | None = None) -> set[str]:
+        with closing(SqliteStore(tmp_path / name, key=key, budget_s=5)) as store:
+            marker = Marker(store, lambda event: pytest.fail(event.message), time.time)
+            marker.mark(PROMPT, None)
+            marker.close()
+            return prompt_counters(store)[0]
+
+    assert counted("a") == counted("b")
+    assert len(counted("a") | counted("c", new_key()) | counted("d", new_key())) == 3
