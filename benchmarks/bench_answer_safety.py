@@ -39,7 +39,8 @@ from semcache import SemanticCache
 from semcache.demo.questions import load_questions
 from semcache.embedders import OnnxEmbedder
 from semcache.guards import fold
-from semcache.policy import Policy, judge
+from semcache.judging import judge
+from semcache.policy import Policy
 from semcache.scoring import Scoring
 from semcache.types import Candidate
 
@@ -128,7 +129,7 @@ def scorer(policy: Policy) -> Score:
     def score(query: str, cached: str, cosine: float) -> float:
         pair = query, cached
         if pair not in known:
-            decision = judge(lax, query, [Candidate(0, cached, cosine)], namespace="default")
+            decision = judge(lax, query, [Candidate(0, cached, cosine)], rules=policy.rules("default"))
             same = fold(query) == fold(cached)
             probability = 1.0 if same or decision.probability is None else decision.probability
             known[pair] = probability if decision.verdict == "serve" else 0.0
@@ -262,7 +263,7 @@ def demo_table() -> str:
             )
             candidates = [Candidate(m, questions[m].text, cosine) for cosine, m in near[: policy.k]]
             if guarded:
-                decision = judge(policy, question.text, candidates, namespace="default")
+                decision = judge(policy, question.text, candidates, rules=policy.rules("default"))
                 served = decision.chosen if decision.verdict == "serve" else None
             else:
                 served = next((one for one in candidates if one.similarity >= policy.threshold), None)

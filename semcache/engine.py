@@ -20,6 +20,7 @@ from semcache.budgets import Budgets
 from semcache.context import loosen
 from semcache.errors import BudgetExceeded, CanonicalError
 from semcache.events import EventHook, Hook, emit, logger
+from semcache.guards import language
 from semcache.keys import make_key
 from semcache.live.audit import Auditor, Later
 from semcache.live.evidence import Evidence
@@ -317,6 +318,7 @@ class Engine:
                 key=key,
             ),
             policy=self.policy,
+            rules=self.policy.rules(namespace, options.category, self._language(request)),
             namespace=namespace,
             tenant=tenant,
             now=self.clock,
@@ -332,6 +334,10 @@ class Engine:
             prompt=prompt,
             meter=self.ledger.meter.usage,
         )
+
+    def _language(self, request: Request) -> str | None:
+        """The language of the question, where the policy has rules by it."""
+        return language(request.text) if self.policy.languages and request.text is not None else None
 
     def _fingerprint(self) -> str | None:
         assert self.semantic is not None

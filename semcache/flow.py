@@ -46,7 +46,7 @@ from semcache.types import (
 )
 
 if TYPE_CHECKING:
-    from semcache.policy import Policy
+    from semcache.policy import Policy, Rules
     from semcache.types import Vector
 
 
@@ -76,6 +76,7 @@ class Call:
     key: Key | None
     outcome: Outcome
     policy: Policy
+    rules: Rules
     namespace: str
     tenant: str | None
     now: Callable[[], float]
@@ -103,7 +104,7 @@ class Call:
 
     @property
     def shadow(self) -> bool:
-        return self.policy.mode_for(self.namespace) == "shadow"
+        return self.rules.mode == "shadow"
 
 
 class Answered(NamedTuple):
@@ -300,7 +301,7 @@ def _miss(ctx: Call, key: Key, lead: Lead | None) -> Flow:
 
 def _stale(ctx: Call, key: Key, lead: Lead | None, why: str) -> Generator[Step, Any, Answered | None]:
     """The answer that has expired, where the policy allows it in place of a failure."""
-    seconds = stale_for(ctx.policy, ctx.request, ctx.namespace)
+    seconds = stale_for(ctx.rules, ctx.request)
     if not seconds or ctx.refresh or ctx.shadow:
         return None
     entry: Entry | None = yield GetStale(key, seconds, why)
@@ -327,7 +328,7 @@ def _keep(ctx: Call, key: Key, reply: Reply, latency: float) -> Generator[Step, 
         outcome.reason = missed_because
     vector = ctx.embedded if reply.keep == "all" else None
     now = ctx.now()
-    ttl = ttl_for(ctx.policy, ctx.request, ctx.namespace, ctx.ttl)
+    ttl = ttl_for(ctx.rules, ctx.request, ctx.ttl)
     entry = Entry(
         key=key,
         text=ctx.compared if vector is not None else ctx.request.text,

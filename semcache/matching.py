@@ -6,10 +6,11 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from semcache.context import Fuzzy, alone, turns_differ, windowed
+from semcache.judging import judge
 from semcache.keys import history_of
 from semcache.live.answers import answer_text, folded
 from semcache.live.record import MAX_SLACK
-from semcache.policy import judge, max_age
+from semcache.policy import max_age
 from semcache.privacy import hides
 from semcache.schemas import demanded
 from semcache.steps import CheckSchema, Embed, GetExact, Near, Rewrite, Search, Step, Verify
@@ -58,15 +59,15 @@ def by_meaning(ctx: Call, key: Key, *, explain: bool = False) -> Generator[Step,
     near: Sequence[Near] = yield Search(
         key,
         vector,
-        policy.reach(ctx.namespace),
-        -1.0 if explain else policy.search_from(ctx.namespace) - 0.02 - MAX_SLACK,
+        policy.reach(ctx.rules),
+        -1.0 if explain else policy.search_from(ctx.rules) - 0.02 - MAX_SLACK,
     )
-    stored_since = ctx.now() - max_age(policy, ctx.request, ctx.namespace)
+    stored_since = ctx.now() - max_age(ctx.rules, ctx.request)
     decision = outcome.decision = judge(
         policy,
         text,
         [_candidate(ctx, one, stored_since) for one in near],
-        namespace=ctx.namespace,
+        rules=ctx.rules,
         min_similarity=ctx.min_similarity,
         explain=explain,
         # Probabilities are fitted to questions by themselves; after other turns every guard has a veto.
@@ -89,9 +90,8 @@ def _candidate(ctx: Call, near: Near, stored_since: float) -> Candidate:
     entry, policy = near.entry, ctx.policy
     history = ""
     if policy.context == "window":
-        history = turns_differ(policy.guards_for(ctx.namespace), ctx.request.history, history_of(entry.key))
-    compared = policy.answers_for(ctx.namespace) == "closed"
-    answer = folded(answer_text(entry.response)) if compared else None
+        history = turns_differ(ctx.rules.guards, ctx.request.history, history_of(entry.key))
+    answer = folded(answer_text(entry.response)) if ctx.rules.closed else None
     too_old = entry.created_at < stored_since
     return Candidate(entry.key.id, entry.text or "", *near[1:], history=history, answer=answer, too_old=too_old)
 
@@ -99,7 +99,7 @@ def _candidate(ctx: Call, near: Near, stored_since: float) -> Candidate:
 def embed(ctx: Call) -> Generator[Step, Any, Vector | None]:
     """The vector of the fuzzy text; ``None``, with the reason in the outcome, keeps the call to the exact tier."""
     request, outcome = ctx.request, ctx.outcome
-    if request.text is None or request.exact_only or not ctx.policy.semantic_for(ctx.namespace):
+    if request.text is None or request.exact_only or not ctx.rules.semantic:
         outcome.reason = request.exact_only or "exact tier only"
     elif (fuzzy := (yield from _fuzzy(ctx, request.text))) is None:
         outcome.reason = "no rewrite"

@@ -22,6 +22,7 @@ class Options:
 
     Args:
         namespace: A part of the cache with its own policy; never shares answers with another namespace.
+        category: Of the question, by which the policy may have rules of its own. No scope: answers are shared.
         tenant: Whose data this is; never shares answers with another tenant.
         user: Who of the tenant asks. Answers stored for a user serve that user only, unless ``share`` says otherwise.
             Entries get the tag ``user:<user>``.
@@ -35,6 +36,7 @@ class Options:
     """
 
     namespace: str | None = None
+    category: str | None = None
     tenant: str | None = None
     user: str | None = None
     share: Share | None = None
@@ -53,7 +55,7 @@ class Options:
             raise ConfigurationError(f"tags is a sequence of strings, not the string {self.tags!r}")
         if self.share not in (None, "user", "tenant"):
             raise ConfigurationError(f'share is "user" or "tenant", not {self.share!r}')
-        for name in ("namespace", "tenant", "user"):
+        for name in ("namespace", "category", "tenant", "user"):
             if getattr(self, name) == "":
                 raise ConfigurationError(f"{name} must not be empty; leave it out instead")
 

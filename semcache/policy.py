@@ -1,4 +1,4 @@
-"""What may be cached and what may be served: pure judgements over one frozen record.
+"""What may be cached, for how long, and by which rules it may be served: one frozen record.
 
 A policy lives in code or in a TOML file::
 
@@ -9,6 +9,12 @@ A policy lives in code or in a TOML file::
     [namespaces.weather]
     semantic = false
 
+    [categories.refunds]
+    threshold = 0.97
+
+    [languages.de]
+    answers = "closed"
+
     [evidence]
     fingerprint = "all-MiniLM-L6-v2/onnx/8199be6f699a/mean/256"
     data = ["support-log-2026-10.jsonl"]
@@ -17,29 +23,30 @@ A policy lives in code or in a TOML file::
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from os import PathLike
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from semcache import agreement
 from semcache.context import MODES as CONTEXTS
 from semcache.context import Context, Rewrite, user_turns
 from semcache.errors import ConfigurationError
-from semcache.guards import GUARDS, covered, fold, verdicts
+from semcache.guards import GUARDS
 from semcache.guards.time_bound import time_bound
 from semcache.privacy import MODES, Secrets, find_secret
-from semcache.scoring import WEIGHED, Scoring, decisive, shipped
-from semcache.types import Candidate, Decision, GuardVerdict, Judged, Request
+from semcache.scoring import Scoring
+from semcache.types import Request
 
 if TYPE_CHECKING:
     from semcache.verifiers.base import Verifier
 
-_SAME_TEXT: Final = 1e-3
-"""How far below 1 the cosine of a text with itself may come out (reduced precision of stored vectors)."""
-
 Mode = Literal["live", "shadow"]
 Answers = Literal["free", "closed"]
+
+OVERRIDES: Final = {"namespaces": "namespace", "categories": "category", "languages": "language"}
+"""The tables of overrides, and what one entry of each is called."""
 
 VerifyFunction = Callable[[str, str], float]
 """``verify(query, cached)`` is the probability in [0, 1] that the cached answer serves the query."""
@@ -74,9 +81,28 @@ class Evidence:
     note: str = ""
 
 
+class Rules(NamedTuple):
+    """What holds for one question, of what :class:`Policy` says by namespace, category and language."""
+
+    threshold: float
+    min_probability: float
+    answers: Answers
+    min_agreement: float
+    guards: tuple[str, ...]
+    ttl: float | None
+    time_bound_ttl: float
+    stale_if_error: float | None
+    semantic: bool
+    mode: Mode
+
+    @property
+    def closed(self) -> bool:
+        return self.answers == "closed"
+
+
 @dataclass(frozen=True)
 class Override:
-    """What one namespace does differently; ``None`` means "as the policy says"."""
+    """What one namespace, category or language does differently; ``None`` means "as the policy says"."""
 
     threshold: float | None = None
     min_probability: float | None = None
@@ -96,10 +122,9 @@ class Policy:
 
     Args:
         threshold: Least cosine of a semantic hit. How the default was chosen: ``docs/answer-safety.md``.
-        min_probability: Least probability that the answer is right (:mod:`semcache.scoring`). What ``wording``
-            and ``question`` object to is then evidence, unless it is decisive. 0 asks for none: every objection
-            is a veto; so it is with an embedder that the model was not fitted to, and in a language that the
-            guards do not know.
+        min_probability: Least probability that the answer is right (:mod:`semcache.scoring`). Some of what ``wording``
+            objects to is then evidence, and no veto. 0 asks for none: every objection is a veto; so it is with an
+            embedder that the model was not fitted to, and in a language that the guards do not know.
         answers: ``"closed"`` says that answers come from a limited set and are equal where they mean the same: labels,
             routes, canned replies. Near questions with one answer then vouch for it, down to a cosine of 0.5, and an
             answer that most of them contradict is not served. With ``"free"`` wording answers are not compared.
@@ -144,6 +169,9 @@ class Policy:
         collapse_wait_s: Seconds that a caller waits for an equal call in flight.
         embed_budget_s: Seconds that an embedding may take before the call goes on without.
         namespaces: Overrides by namespace.
+        categories: Overrides by the category that a caller gives (``cache.options(category=…)``), over those of the
+            namespace. A category is no scope: its questions may be answered from all of the namespace.
+        languages: Overrides by the language of the question (ISO 639-1), over both others.
         evidence: Where the threshold comes from.
 
     Raises:
@@ -179,14 +207,16 @@ class Policy:
     collapse_wait_s: float = 30.0
     embed_budget_s: float = 1.0
     namespaces: Mapping[str, Override] = field(default_factory=dict)
+    categories: Mapping[str, Override] = field(default_factory=dict)
+    languages: Mapping[str, Override] = field(default_factory=dict)
     evidence: Evidence | None = None
 
     def __post_init__(self) -> None:
         _check_rules("policy", self)
         _check_mode("policy", self.mode)
-        for name, override in self.namespaces.items():
-            _check_rules(f"namespace {name!r}", override)
-            _check_mode(f"namespace {name!r}", override.mode or self.mode)
+        for where, override in self._overrides():
+            _check_rules(where, override)
+            _check_mode(where, override.mode or self.mode)
         _check_range("uncovered_threshold", self.uncovered_threshold, -1.0, 1.0)
         _check_range("verify_from", self.verify_from, -1.0, 1.0)
         _check_range("verify_at_least", self.verify_at_least, 0.0, 1.0)
@@ -249,68 +279,59 @@ class Policy:
             mode="live",
             audit_rate=0.0,
             max_false_hit_rate=None,
-            namespaces={name: replace(override, mode=None) for name, override in self.namespaces.items()},
+            namespaces=_not_shadow(self.namespaces),
+            categories=_not_shadow(self.categories),
+            languages=_not_shadow(self.languages),
         )
 
-    def threshold_for(self, namespace: str) -> float:
-        override = self.namespaces.get(namespace)
-        return self.threshold if override is None or override.threshold is None else override.threshold
+    def _overrides(self) -> Iterator[tuple[str, Override]]:
+        """All of them, with what an error message calls each."""
+        for table, kind in OVERRIDES.items():
+            for name, override in getattr(self, table).items():
+                yield f"{kind} {name!r}", override
 
-    def min_probability_for(self, namespace: str) -> float:
-        override = self.namespaces.get(namespace)
-        if override is None or override.min_probability is None:
-            return self.min_probability
-        return override.min_probability
+    def rules(self, namespace: str, category: str | None = None, language: str | None = None) -> Rules:
+        """What holds for a question: of each rule the most particular word that the policy has.
 
-    def answers_for(self, namespace: str) -> Answers:
-        override = self.namespaces.get(namespace)
-        return self.answers if override is None or override.answers is None else override.answers
+        Args:
+            category: As the caller gave it.
+            language: ISO 639-1 code of the text, where the guards recognise it.
+        """
+        tables = (
+            self.languages.get(language or ""),
+            self.categories.get(category or ""),
+            self.namespaces.get(namespace),
+        )
+        said = [table for table in tables if table is not None]
+        if not said:
+            return self._defaults
+        return Rules(*(_first(name, said, default) for name, default in self._defaults._asdict().items()))
 
-    def min_agreement_for(self, namespace: str) -> float:
-        override = self.namespaces.get(namespace)
-        return self.min_agreement if override is None or override.min_agreement is None else override.min_agreement
-
-    def time_bound_ttl_for(self, namespace: str) -> float:
-        override = self.namespaces.get(namespace)
-        return self.time_bound_ttl if override is None or override.time_bound_ttl is None else override.time_bound_ttl
-
-    def stale_if_error_for(self, namespace: str) -> float:
-        override = self.namespaces.get(namespace)
-        least = None if override is None else override.stale_if_error
-        return (self.stale_if_error if least is None else least) or 0.0
+    @cached_property
+    def _defaults(self) -> Rules:
+        return Rules(*(getattr(self, name) for name in Rules._fields))
 
     @property
     def longest_stale(self) -> float:
         """Seconds for which a store has to keep what has expired."""
-        return max(self.stale_if_error or 0.0, *(self.stale_if_error_for(name) for name in self.namespaces), 0.0)
-
-    def guards_for(self, namespace: str) -> tuple[str, ...]:
-        override = self.namespaces.get(namespace)
-        return self.guards if override is None or override.guards is None else override.guards
-
-    def semantic_for(self, namespace: str) -> bool:
-        override = self.namespaces.get(namespace)
-        return self.semantic if override is None or override.semantic is None else override.semantic
-
-    def mode_for(self, namespace: str) -> Mode:
-        override = self.namespaces.get(namespace)
-        return self.mode if override is None or override.mode is None else override.mode
-
-    def search_from(self, namespace: str) -> float:
-        """Least cosine that can lead to a hit: what a search has to find."""
-        least = self.threshold_for(namespace)
-        if self.verifier is not None and self.verify_from is not None:
-            least = min(least, self.verify_from)
-        return min(least, agreement.FROM) if self.answers_for(namespace) == "closed" else least
-
-    def reach(self, namespace: str) -> int:
-        """How many of the nearest questions a search has to find."""
-        return max(self.k, agreement.REACH) if self.answers_for(namespace) == "closed" else self.k
+        said = (self.stale_if_error, *(override.stale_if_error for _, override in self._overrides()))
+        return max(seconds or 0.0 for seconds in said)
 
     @property
     def any_semantic(self) -> bool:
         """Whether any namespace matches by meaning: if none does, no embedder is needed."""
-        return self.semantic or any(override.semantic for override in self.namespaces.values())
+        return self.semantic or any(override.semantic for _, override in self._overrides())
+
+    def search_from(self, rules: Rules) -> float:
+        """Least cosine that can lead to a hit: what a search has to find."""
+        least = rules.threshold
+        if self.verifier is not None and self.verify_from is not None:
+            least = min(least, self.verify_from)
+        return min(least, agreement.FROM) if rules.closed else least
+
+    def reach(self, rules: Rules) -> int:
+        """How many of the nearest questions a search has to find."""
+        return max(self.k, agreement.REACH) if rules.closed else self.k
 
     def check_embedder(self, fingerprint: str) -> None:
         """Refuse an embedder other than the one that the evidence was measured with, and the scoring fitted to.
@@ -343,165 +364,34 @@ def secret_in(policy: Policy, data: bytes) -> str:
     return f"secret: {kind}" if kind else ""
 
 
-def max_age(policy: Policy, request: Request, namespace: str) -> float:
+def max_age(rules: Rules, request: Request) -> float:
     """How old an answer to a request may be, in seconds: infinite unless a user's turn asks for what holds now."""
-    limit = policy.time_bound_ttl_for(namespace)
+    limit = rules.time_bound_ttl
     return limit if limit < math.inf and any(map(time_bound, user_turns(request))) else math.inf
 
 
-def ttl_for(policy: Policy, request: Request, namespace: str, asked: float | None = None) -> float | None:
+def ttl_for(rules: Rules, request: Request, asked: float | None = None) -> float | None:
     """Seconds for which the answer to a request may be served; ``None`` means for ever.
 
     Args:
         asked: What the caller asks for instead of the policy's ``ttl``.
     """
-    override = policy.namespaces.get(namespace)
-    ttl = policy.ttl if override is None or override.ttl is None else override.ttl
-    ttl = ttl if asked is None else asked
-    limit = max_age(policy, request, namespace)
+    ttl = rules.ttl if asked is None else asked
+    limit = max_age(rules, request)
     return ttl if limit == math.inf else min(limit, math.inf if ttl is None else ttl)
 
 
-def stale_for(policy: Policy, request: Request, namespace: str) -> float:
+def stale_for(rules: Rules, request: Request) -> float:
     """Seconds past its time for which the answer to a request may be served when the upstream fails."""
-    return policy.stale_if_error_for(namespace) if max_age(policy, request, namespace) == math.inf else 0.0
+    return (rules.stale_if_error or 0.0) if max_age(rules, request) == math.inf else 0.0
 
 
-def judge(
-    policy: Policy,
-    text: str,
-    candidates: Sequence[Candidate],
-    *,
-    namespace: str,
-    min_similarity: float | None = None,
-    explain: bool = False,
-    embedder: str | None = None,
-) -> Decision:
-    """Choose the stored question whose answer may be served, if there is one.
-
-    Args:
-        text: The question asked.
-        candidates: Stored questions, most similar first.
-        min_similarity: A caller's own bar. It raises the policy's, and never lowers it.
-        explain: Judge every candidate by every rule, instead of stopping where the outcome is clear.
-        embedder: Fingerprint of the embedder that the similarities come from; ``None`` means the default one.
-    """
-    floor = -1.0 if min_similarity is None else min_similarity
-    model = policy.scoring or shipped()
-    bars = _Bars(max(policy.threshold_for(namespace), floor), 0.0, policy.guards_for(namespace), model)
-    # A threshold that was measured is kept to, and so is the one for texts that the guards cannot read.
-    slack = 0.0 if policy.evidence is not None else 1.0
-    least = min(bars.similarity, policy.search_from(namespace))
-    closed = policy.answers_for(namespace) == "closed"
-    shares = agreement.shares(candidates) if closed else {}
-    votes = False
-    # Nothing is read of the text while no candidate is near enough for it to matter.
-    if candidates and (explain or any(one.similarity >= least - slack * one.slack for one in candidates)):
-        if not covered(bars.guards, text):
-            bars, slack = bars._replace(similarity=max(bars.similarity, policy.uncovered_threshold)), 0.0
-        elif embedder is None or embedder == model.fingerprint:
-            bars, votes = bars._replace(probability=policy.min_probability_for(namespace)), closed
-        else:
-            votes = closed and policy.evidence is not None and policy.evidence.fingerprint == embedder
-    judged: list[Judged] = []
-    for candidate in candidates:
-        bar = max(floor, bars.similarity - slack * candidate.slack)
-        share = None if candidate.answer is None else shares.get(candidate.answer, 0.0)
-        judged.append(_judge_one(candidate, text, bars._replace(similarity=bar), share, explain))
-        if judged[-1].ok and not explain:
-            break
-    chosen = next((one for one in judged if one.ok), None)
-    if chosen is None and votes:
-        chosen = _vouched(policy, text, [one for one in judged if one.candidate.similarity >= floor], shares, namespace)
-        if chosen is not None:
-            judged = [chosen if one.candidate is chosen.candidate else one for one in judged]
-    if chosen is not None:
-        return Decision("serve", bars.similarity, tuple(judged), chosen.candidate, chosen.probability, chosen.agreement)
-    unsure = _worth_verifying(policy, text, candidates, bars, floor)
-    return Decision("reject" if unsure is None else "verify", bars.similarity, tuple(judged), unsure)
+def _not_shadow(overrides: Mapping[str, Override]) -> dict[str, Override]:
+    return {name: replace(override, mode=None) for name, override in overrides.items()}
 
 
-def _vouched(
-    policy: Policy, text: str, judged: Sequence[Judged], shares: Mapping[str, float], namespace: str
-) -> Judged | None:
-    """The candidate that its neighbours vouch for, cleared of what was held against it."""
-    found = agreement.vouched(
-        text,
-        [one.candidate for one in judged],
-        shares,
-        at_least=policy.min_agreement_for(namespace),
-        guards=policy.guards_for(namespace),
-    )
-    return next((one._replace(reasons=()) for one in judged if one.candidate is found), None)
-
-
-class _Bars(NamedTuple):
-    """What a candidate has to pass. A ``probability`` of 0 asks for none."""
-
-    similarity: float
-    probability: float
-    guards: tuple[str, ...]
-    model: Scoring
-
-    def vetoes(self, said: Sequence[GuardVerdict], query: str, cached: str) -> list[GuardVerdict]:
-        """The objections that no probability outweighs."""
-        return [
-            verdict
-            for verdict in said
-            if not verdict.ok and not (self.probability and not decisive(verdict.guard, query, cached))
-        ]
-
-
-def _judge_one(candidate: Candidate, text: str, bars: _Bars, share: float | None, explain: bool) -> Judged:
-    reasons: list[str] = []
-    same = candidate.similarity >= 1.0 - _SAME_TEXT and fold(candidate.text) == fold(text)
-    if candidate.similarity < bars.similarity and not same:
-        reasons.append(f"similarity {candidate.similarity:.3f} below {bars.similarity:.3f}")
-    if candidate.wrong_before:
-        reasons.append("reported wrong before")
-    if candidate.history:
-        reasons.append(f"history: {candidate.history}")
-    if candidate.barred:
-        reasons.append("too many of its hits were wrong")
-    if candidate.too_old:
-        reasons.append("its answer is too old for a question about now")
-    if share is not None and share < agreement.CONTESTED and not same:
-        reasons.append(f"agreement {share:.3f} below {agreement.CONTESTED:.3f}: near questions have other answers")
-    if reasons and not explain:
-        return Judged(candidate, tuple(reasons), agreement=share)
-    said = verdicts(bars.guards, text, candidate.text)
-    vetoes = bars.vetoes(said, text, candidate.text)
-    reasons += [f"{verdict.guard}: {verdict.reason}" for verdict in vetoes]
-    if vetoes or not bars.probability:
-        return Judged(candidate, tuple(reasons), said, agreement=share)  # of a pair with a veto the model knows nothing
-    probability = bars.model.probability(text, candidate.text, candidate.similarity)
-    if probability < bars.probability and not same:
-        doubts = "".join(f"; {verdict.guard}: {verdict.reason}" for verdict in said if not verdict.ok)
-        reasons.append(f"probability {probability:.3f} below {bars.probability:.3f}{doubts}")
-    return Judged(candidate, tuple(reasons), said, probability, share)
-
-
-def _worth_verifying(
-    policy: Policy, text: str, candidates: Sequence[Candidate], bars: _Bars, floor: float
-) -> Candidate | None:
-    """The nearest candidate to which no guard objects that a verifier may not overrule."""
-    if policy.verifier is None or policy.verify_from is None:
-        return None
-    least = max(policy.verify_from, floor)
-    absolute = [name for name in bars.guards if name not in WEIGHED]
-    return next(
-        (
-            candidate
-            for candidate in candidates
-            if least <= candidate.similarity
-            and not candidate.wrong_before
-            and not candidate.barred
-            and not candidate.too_old
-            and not candidate.history
-            and all(verdict.ok for verdict in verdicts(absolute, text, candidate.text))
-        ),
-        None,
-    )
+def _first(name: str, tables: list[Override], default: Any) -> Any:
+    return next((value for table in tables if (value := getattr(table, name)) is not None), default)
 
 
 def _check_rules(where: str, rules: Policy | Override) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from semcache.errors import ConfigurationError
-from semcache.policy import Evidence, Override, Policy
+from semcache.policy import OVERRIDES, Evidence, Override, Policy
 from semcache.scoring import Scoring
 
 _Fields = dict[str, str]
@@ -84,8 +84,9 @@ def dumps(policy: Policy) -> str:
     if policy.rewrite is not None:
         raise ConfigurationError("a rewrite cannot be written to a file; set it in code on the loaded policy")
     lines = _assignments(policy, _POLICY)
-    for name, override in policy.namespaces.items():
-        lines += ["", f"[namespaces.{_text(name)}]", *_assignments(override, _RULES)]
+    for table in OVERRIDES:
+        for name, override in getattr(policy, table).items():
+            lines += ["", f"[{table}.{_text(name)}]", *_assignments(override, _RULES)]
     if policy.evidence is not None:
         lines += ["", "[evidence]", *_assignments(policy.evidence, _EVIDENCE)]
     if policy.scoring is not None:
@@ -102,22 +103,25 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 def _policy(document: Mapping[str, Any], source: str) -> Policy:
-    tables = ("namespaces", "evidence", "scoring")
+    tables = (*OVERRIDES, "evidence", "scoring")
     values = _values({key: value for key, value in document.items() if key not in tables}, _POLICY, source, "", tables)
-    namespaces = _table(document.get("namespaces", {}), source, "namespaces")
     evidence, scoring = document.get("evidence"), document.get("scoring")
     try:
         return Policy(
             **values,
-            namespaces={
-                name: Override(**_values(_table(rules, source, name), _RULES, source, f"namespaces.{name}."))
-                for name, rules in namespaces.items()
-            },
+            **{table: _overrides(document.get(table, {}), source, table) for table in OVERRIDES},  # type: ignore[arg-type]
             evidence=None if evidence is None else _evidence(_table(evidence, source, "evidence"), source),
             scoring=None if scoring is None else Scoring.of(_table(scoring, source, "scoring")),
         )
     except ConfigurationError as error:
         raise error if str(error).startswith(source) else ConfigurationError(f"{source}: {error}") from error
+
+
+def _overrides(value: object, source: str, table: str) -> dict[str, Override]:
+    return {
+        name: Override(**_values(_table(rules, source, name), _RULES, source, f"{table}.{name}."))
+        for name, rules in _table(value, source, table).items()
+    }
 
 
 def _evidence(table: Mapping[str, Any], source: str) -> Evidence:

@@ -21,7 +21,7 @@ from semcache.guards.text import fold, read
 from semcache.guards.wording import WORDING
 from semcache.types import GuardVerdict
 
-__all__ = ["GUARDS", "Guard", "covered", "fold", "verdicts"]
+__all__ = ["GUARDS", "Guard", "covered", "fold", "language", "verdicts"]
 
 GUARDS: Final[dict[str, Guard[Any]]] = {
     guard.name: guard
@@ -38,6 +38,11 @@ def verdicts(names: Iterable[str], query: str, cached: str) -> tuple[GuardVerdic
     """
     ours, theirs = read(query), read(cached)
     return tuple(GuardVerdict(name, GUARDS[name].judge(ours, theirs)) for name in names)
+
+
+def language(text: str) -> str:
+    """ISO 639-1 code of the language of a text; empty if it cannot be told."""
+    return read(text).language
 
 
 def covered(names: Iterable[str], text: str) -> bool:

@@ -53,7 +53,7 @@ def most_informative_first(
             questions.setdefault((pair.a, pair.b), Question(pair, similarity, level == NEVER))
     return sorted(
         questions.values(),
-        key=lambda one: (one.vetoed, abs(one.similarity - policy.threshold_for(one.pair.namespace))),
+        key=lambda one: (one.vetoed, abs(one.similarity - policy.rules(one.pair.namespace).threshold)),
     )
 
 

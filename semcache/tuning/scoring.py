@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from semcache.policy import Policy, judge
+from semcache.judging import judge
+from semcache.policy import Policy
 from semcache.report import Rate
 from semcache.tuning.bounds import Count
 from semcache.types import Candidate
@@ -128,15 +129,14 @@ def score(
 ) -> Iterator[Scored]:
     """Each pair with the decision and every reason against it."""
     for pair, similarity in zip(pairs, similarities(pairs, embedder, progress), strict=True):
-        if not policy.semantic_for(pair.namespace):
+        rules = policy.rules(pair.namespace)
+        if not rules.semantic:
             yield Scored(pair, False, similarity, ("exact tier only",))
         elif similarity is None:
             yield Scored(pair, False, None, (UNREADABLE,))
         else:
             near = [Candidate(0, pair.b, similarity)]
-            decision = judge(
-                policy, pair.a, near, namespace=pair.namespace, explain=True, embedder=embedder.fingerprint
-            )
+            decision = judge(policy, pair.a, near, rules=rules, explain=True, embedder=embedder.fingerprint)
             accepted = decision.verdict == "serve"
             yield Scored(pair, accepted, similarity, decision.judged[0].reasons, decision.probability)
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from semcache.policy import Evidence, Policy, judge
+from semcache.judging import judge
+from semcache.policy import Evidence, Policy
 from semcache.scoring import shipped
 from semcache.tuning.scoring import everywhere
 
@@ -120,7 +121,7 @@ class Levels:
         for rule in self._rules:
             strict, lax = self._policies[rule]
             seen = few if rule.min_agreement is None else candidates
-            if not lax.semantic_for(namespace) or not seen:
+            if not lax.rules(namespace).semantic or not seen:
                 yield rule, NEVER, None
                 continue
             chosen = _served(self._judge(strict, text, seen, namespace))
@@ -136,7 +137,9 @@ class Levels:
     def _judge(
         self, policy: Policy, text: str, candidates: Sequence[Candidate], namespace: str, *, explain: bool = False
     ) -> Decision:
-        return judge(policy, text, candidates, namespace=namespace, explain=explain, embedder=self._fingerprint)
+        return judge(
+            policy, text, candidates, rules=policy.rules(namespace), explain=explain, embedder=self._fingerprint
+        )
 
     @cached_property
     def _lenient(self) -> Policy:

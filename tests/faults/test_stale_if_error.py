@@ -175,7 +175,7 @@ def test_a_policy_says_for_how_long(tmp_path: Path) -> None:
     policy.save(tmp_path / "policy.toml")
     loaded = Policy.load(tmp_path / "policy.toml")
     assert loaded == policy
-    assert [loaded.stale_if_error_for(name) for name in ("default", "strict", "lax")] == [60.0, 0.0, 900.0]
+    assert [loaded.rules(name).stale_if_error for name in ("default", "strict", "lax")] == [60.0, 0.0, 900.0]
     assert loaded.longest_stale == 900.0
     assert Policy().longest_stale == 0.0
     for wrong in (-1.0, float("inf"), float("nan")):

@@ -59,7 +59,8 @@ def context(request=None, **changes):
         "started": 0.0,
         "fingerprint": lambda: "fp",
     }
-    return flow.Call(**{**settings, **changes})
+    settings |= changes
+    return flow.Call(rules=settings["policy"].rules(settings["namespace"]), **settings)
 
 
 def entry(ctx, text="How can I reset my password?", **changes):
@@ -365,7 +366,7 @@ def test_a_candidate_in_the_grey_zone_is_served_only_if_the_verifier_is_sure(sco
         steps,
         (GetExact, None),
         (Embed, VECTOR),
-        (Search, [Near(near, policy.threshold_for("default") - 0.001, False)]),
+        (Search, [Near(near, policy.rules("default").threshold - 0.001, False)]),
         (Verify, score),
     )
     assert ctx.outcome.status == status

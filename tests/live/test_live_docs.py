@@ -41,7 +41,7 @@ def test_the_policy_file_is_one(tmp_path):
     path = tmp_path / "policy.toml"
     path.write_text(toml, encoding="utf-8")
     policy = Policy.load(path)
-    assert (policy.time_bound_ttl, policy.time_bound_ttl_for("handbook")) == (900.0, math.inf)
+    assert (policy.time_bound_ttl, policy.rules("handbook").time_bound_ttl) == (900.0, math.inf)
     assert Policy().time_bound_ttl == 60.0  # "a minute"
 
 

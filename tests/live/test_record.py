@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semcache import Policy
+from semcache.judging import judge
 from semcache.live.anytime import interval
 from semcache.live.record import (
     BAR,
@@ -20,7 +21,7 @@ from semcache.live.record import (
     entry_counters,
     weigh,
 )
-from semcache.policy import Evidence, judge
+from semcache.policy import Evidence
 from semcache.types import Candidate
 
 FIRST = 0.02
@@ -109,7 +110,7 @@ QUESTION, STORED = "How do I reset my password?", "how do I reset my password pl
 
 
 def decide(candidate, policy, question=QUESTION, **more):
-    return judge(policy, question, [candidate], namespace="default", **more).verdict
+    return judge(policy, question, [candidate], rules=policy.rules("default"), **more).verdict
 
 
 def test_slack_serves_a_little_below_the_threshold_and_never_past_the_guards():
@@ -128,5 +129,5 @@ def test_a_threshold_that_was_measured_is_kept_to():
 
 
 def test_a_barred_entry_says_why():
-    decision = judge(Policy(), QUESTION, [Candidate(1, STORED, 0.99, barred=True)], namespace="default")
+    decision = judge(Policy(), QUESTION, [Candidate(1, STORED, 0.99, barred=True)], rules=Policy().rules("default"))
     assert decision.reason == "too many of its hits were wrong"

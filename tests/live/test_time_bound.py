@@ -118,7 +118,7 @@ def test_the_shorter_time_holds() -> None:
         (Policy(namespaces={"n": Override(time_bound_ttl=1.5)}), None, 1.5),
         (Policy(time_bound_ttl=9.0, namespaces={"n": Override(ttl=20.0)}), None, 9.0),
     ]:
-        assert ttl_for(policy, asked, "n", caller) == expected
+        assert ttl_for(policy.rules("n"), asked, caller) == expected
 
 
 def test_no_older_answer_to_a_timeless_question_serves_one_about_now() -> None:
@@ -153,7 +153,7 @@ def test_the_policy_file_holds_it(tmp_path) -> None:
     path = tmp_path / "policy.toml"
     path.write_text("time_bound_ttl = inf\n[namespaces.weather]\ntime_bound_ttl = 600\n", encoding="utf-8")
     policy = Policy.load(path)
-    assert (policy.time_bound_ttl_for("default"), policy.time_bound_ttl_for("weather")) == (math.inf, 600.0)
+    assert (policy.rules("default").time_bound_ttl, policy.rules("weather").time_bound_ttl) == (math.inf, 600.0)
     policy.save(path)
     assert Policy.load(path) == policy
     with pytest.raises(ConfigurationError, match="time_bound_ttl of the policy must be above 0"):

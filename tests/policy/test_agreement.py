@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from semcache import ConfigurationError, Policy, SemanticCache, last_outcome
 from semcache.agreement import CONTESTED, shares
-from semcache.policy import Override, judge
+from semcache.judging import judge
+from semcache.policy import Override
 from semcache.types import Candidate
 
 CLOSED = Policy(answers="closed")
@@ -20,7 +21,7 @@ def candidates(*rows, answer="card"):
 
 
 def decide(text, found, policy=CLOSED, **options):
-    return judge(policy, text, found, namespace="default", **options)
+    return judge(policy, text, found, rules=policy.rules("default"), **options)
 
 
 def test_four_that_agree_serve_what_no_wording_would():
@@ -90,11 +91,11 @@ def test_another_embedder_has_no_votes_and_an_unknown_language_neither():
 
 def test_a_namespace_may_have_closed_answers_of_its_own():
     policy = Policy(namespaces={"routing": Override(answers="closed", min_agreement=0.9)})
-    assert (policy.answers_for("default"), policy.answers_for("routing")) == ("free", "closed")
-    assert policy.min_agreement_for("routing") == 0.9
-    assert policy.search_from("default") == policy.threshold
-    assert policy.search_from("routing") == 0.5
-    assert policy.reach("routing") == 10
+    assert (policy.rules("default").answers, policy.rules("routing").answers) == ("free", "closed")
+    assert policy.rules("routing").min_agreement == 0.9
+    assert policy.search_from(policy.rules("default")) == policy.threshold
+    assert policy.search_from(policy.rules("routing")) == 0.5
+    assert policy.reach(policy.rules("routing")) == 10
 
 
 def test_what_it_cannot_be_is_said():

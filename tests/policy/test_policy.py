@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
-from semcache.errors import ConfigurationError
+from semcache import ConfigurationError, SemanticCache, last_outcome
 from semcache.guards import GUARDS
-from semcache.policy import Evidence, Override, Policy, admit, judge, ttl_for
+from semcache.judging import judge
+from semcache.policy import Evidence, Override, Policy, admit, ttl_for
 from semcache.types import Candidate, Request
 
 NEAR = Candidate(1, "How can I reset my password?", 0.95)
@@ -20,7 +21,7 @@ def request(**fields: object) -> Request:
 
 
 def decide(policy: Policy, *candidates: Candidate, text: str = QUERY, **more: object):
-    return judge(policy, text, candidates, namespace=more.pop("namespace", "default"), **more)  # type: ignore[arg-type]
+    return judge(policy, text, candidates, rules=policy.rules(more.pop("namespace", "default")), **more)  # type: ignore[arg-type]
 
 
 def test_admit_gives_the_codecs_reason():
@@ -106,7 +107,7 @@ def test_the_grey_zone_goes_to_the_verifier():
     policy = Policy(threshold=0.98, verifier=sure, verify_from=0.9)
     decision = decide(policy, NEAR)
     assert (decision.verdict, decision.chosen) == ("verify", NEAR)
-    assert policy.search_from("default") == 0.9
+    assert policy.search_from(policy.rules("default")) == 0.9
 
 
 @pytest.mark.parametrize(
@@ -130,10 +131,10 @@ def test_a_namespace_overrides_what_it_names_and_inherits_the_rest():
         ttl=60.0,
         namespaces={"faq": Override(threshold=0.96, ttl=5.0, guards=()), "live": Override(semantic=False)},
     )
-    assert (policy.threshold_for("faq"), policy.threshold_for("live")) == (0.96, 0.9)
-    assert (ttl_for(policy, request(), "faq"), ttl_for(policy, request(), "live")) == (5.0, 60.0)
-    assert (policy.guards_for("faq"), policy.guards_for("live")) == ((), tuple(GUARDS))
-    assert (policy.semantic_for("faq"), policy.semantic_for("live")) == (True, False)
+    assert (policy.rules("faq").threshold, policy.rules("live").threshold) == (0.96, 0.9)
+    assert (ttl_for(policy.rules("faq"), request()), ttl_for(policy.rules("live"), request())) == (5.0, 60.0)
+    assert (policy.rules("faq").guards, policy.rules("live").guards) == ((), tuple(GUARDS))
+    assert (policy.rules("faq").semantic, policy.rules("live").semantic) == (True, False)
     assert decide(policy, NEAR, namespace="faq").verdict == "reject"
     assert decide(policy, TRAP, namespace="faq").verdict == "serve"
 
@@ -173,3 +174,36 @@ def test_evidence_binds_a_policy_to_its_embedder():
 def test_values_that_cannot_work_are_refused_at_once(fields, message):
     with pytest.raises(ConfigurationError, match=message):
         Policy(**fields)
+
+
+def test_the_most_particular_word_on_a_rule_counts():
+    policy = Policy(
+        namespaces={"faq": Override(threshold=0.96, ttl=5.0)},
+        categories={"refunds": Override(threshold=0.97, semantic=False)},
+        languages={"de": Override(threshold=0.98)},
+    )
+    assert policy.rules("faq", "refunds", "de") == policy.rules("faq")._replace(threshold=0.98, semantic=False)
+    assert policy.rules("faq", "refunds", "en").threshold == 0.97
+    assert policy.rules("faq", "unknown").threshold == 0.96
+    assert policy.rules("other") == Policy().rules("default")
+
+
+def test_a_category_and_a_language_have_their_rules_in_calls():
+    policy = Policy(categories={"refunds": Override(semantic=False)}, languages={"de": Override(ttl=60.0)})
+    with SemanticCache("memory://", policy=policy) as cache:
+        answer = cache.wrap(lambda prompt: prompt.upper(), name="answer")
+        answer("How do I reset my password?")
+        with cache.options(category="refunds"):
+            answer("how do i reset my password")
+            assert last_outcome().reason == "exact tier only"
+        answer("how do I reset my password?!")
+        assert last_outcome().layer == "semantic"
+        answer("Wie kann ich das Passwort für mein Konto ändern?")
+        assert last_outcome().ttl_s == pytest.approx(60.0)
+
+
+def test_what_is_wrong_with_an_override_is_said_with_its_name():
+    with pytest.raises(ConfigurationError, match=r"threshold of the category 'refunds'"):
+        Policy(categories={"refunds": Override(threshold=2.0)})
+    with pytest.raises(ConfigurationError, match=r"ttl of the language 'de'"):
+        Policy(languages={"de": Override(ttl=0.0)})

@@ -19,6 +19,8 @@ OVERRIDE = st.builds(
     guards=st.none() | NAMES,
     ttl=st.none() | SECONDS,
     semantic=st.none() | st.booleans(),
+    answers=st.sampled_from([None, "free", "closed"]),
+    min_agreement=st.none() | st.floats(0.0, 1.0),
 )
 EVIDENCE = st.builds(
     Evidence,
@@ -46,6 +48,8 @@ POLICY = st.builds(
     collapse_wait_s=SECONDS,
     embed_budget_s=SECONDS,
     namespaces=st.dictionaries(TEXT, OVERRIDE, max_size=3),
+    categories=st.dictionaries(TEXT, OVERRIDE, max_size=2),
+    languages=st.dictionaries(TEXT, OVERRIDE, max_size=2),
     evidence=st.none() | EVIDENCE,
 )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from semcache.errors import ConfigurationError
-from semcache.policy import Override, Policy, judge
+from semcache.judging import judge
+from semcache.policy import Override, Policy
 from semcache.scoring import shipped
 from semcache.types import Candidate, Decision
 
@@ -17,7 +18,7 @@ NEGATED = Candidate(4, "How do I not cancel my order?", 0.97)
 
 
 def decide(policy: Policy, candidate: Candidate, *, text: str = QUERY, **more: object) -> Decision:
-    return judge(policy, text, [candidate], namespace="default", **more)  # type: ignore[arg-type]
+    return judge(policy, text, [candidate], rules=policy.rules("default"), **more)  # type: ignore[arg-type]
 
 
 def test_a_hit_says_how_probable_it_is():
@@ -65,8 +66,8 @@ def test_a_language_without_lists_is_not_scored():
 
 def test_a_namespace_may_have_a_bar_of_its_own():
     policy = Policy(min_probability=0.5, namespaces={"faq": Override(min_probability=0.995)})
-    assert judge(policy, QUERY, [FULLER], namespace="faq").verdict == "reject"
-    assert judge(policy, QUERY, [FULLER], namespace="default").verdict == "serve"
+    assert judge(policy, QUERY, [FULLER], rules=policy.rules("faq")).verdict == "reject"
+    assert judge(policy, QUERY, [FULLER], rules=policy.rules("default")).verdict == "serve"
 
 
 def test_what_is_near_but_doubtful_goes_to_the_verifier():

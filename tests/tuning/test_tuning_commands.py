@@ -175,7 +175,7 @@ def test_slices_become_namespaces(log_rows: Rows, tmp_path: Path) -> None:
     found = run_json("tune", path, *options, "-o", policy)
     assert {one["slice"]: one["threshold"] is not None for one in found["slices"]} == {"one": True, "two": False}
     tuned = Policy.load(policy)
-    assert [tuned.semantic_for(name) for name in ("one", "two", "three")] == [True, False, False]
+    assert [tuned.rules(name).semantic for name in ("one", "two", "three")] == [True, False, False]
     assert tuned.namespaces["one"].threshold == found["slices"][0]["threshold"]
     certified = run("certify", policy, path, "--slice-by", "namespace")
     assert certified.stdout.startswith("Holds")

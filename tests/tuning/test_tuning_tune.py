@@ -68,7 +68,13 @@ def test_slices_with_enough_data_stand_alone_and_the_rest_is_pooled() -> None:
     assert (policy.semantic, policy.threshold) == (True, 0.7)
     assert policy.namespaces["a"] == Override(**AT.fields(BASE), ttl=5.0, semantic=True)
     assert policy.namespaces["b"] == Override(semantic=False)
-    assert [policy.semantic_for(name) for name in ("a", "b", "c", "never", "other")] == [True, False, True, False, True]
+    assert [policy.rules(name).semantic for name in ("a", "b", "c", "never", "other")] == [
+        True,
+        False,
+        True,
+        False,
+        True,
+    ]
     assert policy.evidence is not None
     assert (policy.evidence.hits, policy.evidence.wrong_hits) == (3000, 0)
 
@@ -76,7 +82,7 @@ def test_slices_with_enough_data_stand_alone_and_the_rest_is_pooled() -> None:
 def test_of_a_namespace_that_is_not_in_the_data_nothing_is_served() -> None:
     parts: dict[str, Part] = {"a": Halves(GOOD, GOOD), "b": Halves(GOOD, GOOD)}
     policy = made(tune(parts, Budget(0.01), sliced=True))
-    assert [policy.semantic_for(name) for name in ("a", "b", "other")] == [True, True, False]
+    assert [policy.rules(name).semantic for name in ("a", "b", "other")] == [True, True, False]
 
 
 @pytest.mark.parametrize(
