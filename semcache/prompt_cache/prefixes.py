@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
+import orjson
 import xxhash
 
 from semcache.wire._common import UnknownShape, blocks, expect
@@ -203,7 +204,10 @@ def _has_mark(value: Any) -> bool:
 
 def _bytes(value: Any) -> bytes:
     """As sent: field order counts for the provider."""
-    return json.dumps(value, separators=(",", ":"), default=_attachment).encode("ascii")
+    try:
+        return orjson.dumps(value, default=_attachment)
+    except TypeError:  # half a surrogate pair, or a number of more than 64 bits
+        return json.dumps(value, separators=(",", ":"), default=_attachment).encode("ascii")
 
 
 def _attachment(value: object) -> str:
