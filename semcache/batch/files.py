@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import IO, Any, Final, NamedTuple
 
 from semcache.errors import ConfigurationError, InputError
@@ -161,7 +162,7 @@ def result_line(custom_id: str, id: str, body: Mapping[str, Any], **more: Any) -
 
 
 def digest(raw: bytes) -> bytes:
-    """16 bytes that stand for a line."""
+    """16 bytes that stand for a line, or for a request."""
     return hashlib.blake2b(raw, digest_size=16).digest()
 
 
@@ -198,25 +199,18 @@ def replaced(path: Path) -> Iterator[IO[bytes]]:
         raise ConfigurationError(f"there is no folder for {path}")
     if path.exists() and not path.is_file():
         raise ConfigurationError(f"{path} is not a plain file, and cannot be replaced")
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with beside.open("xb") as file:
         try:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(file.name, _mode(path))
-            os.replace(file.name, path)
+            if path.exists():
+                shutil.copymode(path, beside)
+            os.replace(beside, path)
         except BaseException:
-            os.unlink(file.name)
+            beside.unlink()
             raise
-
-
-def _mode(path: Path) -> int:
-    """What a file written in the plain way would have: a temporary one is its owner's only."""
-    if path.exists():
-        return path.stat().st_mode & 0o7777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
 
 
 def distinct(*named: tuple[str, Path]) -> None:

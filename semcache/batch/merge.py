@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semcache import flow
 from semcache.batch.files import Line, Results, answer_in, digest, distinct, lines, read_requests, replaced
+from semcache.batch.together import perform_together
 from semcache.books import Line as Sum
 from semcache.clients._exchange import Exchange
 from semcache.errors import InputError
@@ -19,6 +20,7 @@ from semcache.wire._json import dumps, loads_object
 
 if TYPE_CHECKING:
     from semcache.cache import SemanticCache
+    from semcache.steps import Step
 
 
 @dataclass(slots=True)
@@ -84,8 +86,7 @@ def merge(
     with Results([hits]) as known, Results(given) as fresh:
         merging = _Merging(cache, hits, known, fresh, upstream, _delivered(out))
         with replaced(out) as file:
-            for line in read_requests(source):
-                result = merging.result(line)
+            for result in perform_together(cache.engine, map(merging.result, read_requests(source))):
                 if result is not None:
                     file.write(result + b"\n")
                 progress(1)
@@ -121,10 +122,10 @@ class _Merging:
         self._upstream = upstream
         self._delivered = delivered
 
-    def result(self, line: Line) -> bytes | None:
+    def result(self, line: Line) -> Generator[Step, Any, bytes | None]:
         """The result line of a request, or ``None`` if nothing answers it."""
         if line.custom_id in self._fresh and (self._fresh.answers(line.custom_id) or line.custom_id not in self._known):
-            return self._fresh_result(line)
+            return (yield from self._fresh_result(line))
         if line.custom_id in self._known:
             return self._hit(line)
         copy = self._known.copies.get(line.custom_id)
@@ -134,7 +135,7 @@ class _Merging:
         self.report.missing.append(line.custom_id)
         return None
 
-    def _fresh_result(self, line: Line) -> bytes:
+    def _fresh_result(self, line: Line) -> Generator[Step, Any, bytes]:
         raw = self._fresh.read(line.custom_id)
         body = answer_in(_parsed(raw))
         if body is None:
@@ -144,7 +145,7 @@ class _Merging:
         reply = Reply(None, None)  # nothing to keep
         if codec is not None:
             reply = Exchange(codec, line.body, ctx.request, None, refresh=False).recorded(body)
-        self._engine.perform(flow.store(ctx, reply))
+        yield from flow.store(ctx, reply)
         self.report.fresh += 1
         self.report.stored += ctx.outcome.stored
         self._enter(self.report.spent, codec, body, ctx.outcome, raw)

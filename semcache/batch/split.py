@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semcache import flow
-from semcache.batch.files import Line, distinct, read_requests, replaced, result_line
+from semcache.batch.files import Line, digest, distinct, read_requests, replaced, result_line
+from semcache.batch.together import perform_together
 from semcache.books import Line as Sum
 from semcache.types import Outcome
 from semcache.wire._json import dumps, loads_object
 
 if TYPE_CHECKING:
     from semcache.cache import SemanticCache
+    from semcache.steps import Step
 
 
 @dataclass(slots=True)
@@ -70,10 +72,10 @@ def split(
     source, hits, rest = Path(source), Path(hits), Path(rest)
     distinct(("source", source), ("hits", hits), ("rest", rest))
     report = Split()
-    leaders: dict[bytes, str] = {}
+    leaders: dict[bytes, str] = {}  # by digest: a large file's requests would fill the memory
+    looks = (_look(cache, line, upstream, leaders, report) for line in read_requests(source))
     with replaced(rest) as to_send, replaced(hits) as known:
-        for line in read_requests(source):
-            found = _look(cache, line, upstream, leaders, report)
+        for line, found in perform_together(cache.engine, looks):
             if found is None:
                 report.sent += 1
                 to_send.write(line.raw + b"\n")
@@ -85,11 +87,10 @@ def split(
 
 def _look(
     cache: SemanticCache, line: Line, upstream: str | None, leaders: dict[bytes, str], report: Split
-) -> bytes | None:
-    """The line that answers a request; ``None`` if it must be sent."""
-    engine = cache.engine
-    ctx = engine.context(line.parse(upstream).request)
-    answered = engine.perform(flow.lookup(ctx))
+) -> Generator[Step, Any, tuple[Line, bytes | None]]:
+    """A request, and the line that answers it; ``None`` if it must be sent."""
+    ctx = cache.engine.context(line.parse(upstream).request)
+    answered = yield from flow.lookup(ctx)
     if answered.body is not None:
         body = loads_object(answered.body)
         assert body is not None, "stored answers are JSON objects"
@@ -99,22 +100,17 @@ def _look(
         else:
             report.exact_hits += 1
         _save(cache, report, outcome)
-        return result_line(
-            line.custom_id, f"semcache-{outcome.entry_id or 0:016x}", body, semcache=_provenance(line, outcome)
-        )
+        made_of = {"layer": outcome.layer, "similarity": outcome.similarity, "entry_id": outcome.entry_id}
+        id = f"semcache-{outcome.entry_id or 0:016x}"
+        return line, result_line(line.custom_id, id, body, semcache={"request": line.digest, **made_of})
     if ctx.outcome.status == "bypass" or ctx.key is None:
         _count(report.uncached, ctx.outcome.reason)
-        return None
-    leader = leaders.setdefault(ctx.key.canonical, line.custom_id)
+        return line, None
+    leader = leaders.setdefault(digest(ctx.key.canonical), line.custom_id)
     if leader == line.custom_id:
-        return None
+        return line, None
     report.copies += 1
-    return dumps({"custom_id": line.custom_id, "same_as": leader, "semcache": {"request": line.digest}})
-
-
-def _provenance(line: Line, outcome: Outcome) -> dict[str, Any]:
-    found = {"layer": outcome.layer, "similarity": outcome.similarity, "entry_id": outcome.entry_id}
-    return {"request": line.digest, **found}
+    return line, dumps({"custom_id": line.custom_id, "same_as": leader, "semcache": {"request": line.digest}})
 
 
 def _save(cache: SemanticCache, report: Split, outcome: Outcome) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from semcache import Policy, SemanticCache
 from semcache.batch import Merged, Split, merge, split
 from semcache.cli import main
+from semcache.embedders import CallableEmbedder
 from semcache.errors import ConfigurationError, InputError
 from semcache.testing.upstream import Fault, Upstream
 
@@ -306,6 +308,59 @@ def test_questions_of_the_same_meaning_are_hits(tmp_path: Path, up: Upstream) ->
         run.merge()
         books = cache.stats().ledger.totals
         assert (books.semantic_hits, books.saved.calls) == (1, 1)
+
+
+SECRET = "Is sk-proj-0123456789abcdefghijklmnopqrstuvwxyz0123456789ABCD still good?"
+
+
+class Embedded:
+    """An embedder that knows in which batches texts have come."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.down = False
+
+    def __call__(self, texts: list[str]) -> Any:
+        if self.down:
+            raise ConnectionError("no embedder")
+        self.batches.append(list(texts))
+        vectors = np.random.default_rng(0).standard_normal((len(texts), 8)).astype(np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_what_is_new_is_embedded_together_and_once(tmp_path: Path, up: Upstream) -> None:
+    embedded = Embedded()
+    with SemanticCache(store="memory://", embedder=CallableEmbedder(embedded, fingerprint="test")) as cache:
+        run = Run(tmp_path, cache)
+        rows = [chat(str(number), f"question {number % 40}") for number in range(60)]
+        rows += [chat("secret", SECRET), embedding("vector", "question 1")]
+        found, done = run.through(up, rows)
+        assert (found.copies, found.sent, done.fresh, done.stored) == (20, 42, 42, 41)
+        texts = [text for batch in embedded.batches for text in batch]
+        assert sorted(texts) == sorted(f"question {number}" for number in range(40))
+        assert len(embedded.batches) <= 3
+        assert run.split(rows).exact_hits == 61
+        assert len(embedded.batches) <= 3, "what is a hit needs no vector"
+
+
+def test_without_its_embedder_the_exact_tier_answers(tmp_path: Path, up: Upstream) -> None:
+    embedded = Embedded()
+    with SemanticCache(store="memory://", embedder=CallableEmbedder(embedded, fingerprint="test")) as cache:
+        run = Run(tmp_path, cache)
+        embedded.down = True
+        rows = [chat(str(number), f"question {number}") for number in range(3)]
+        found, done = run.through(up, rows)
+        assert (found.sent, done.fresh, done.stored) == (3, 3, 3)
+        assert run.split(rows).exact_hits == 3
+
+
+def test_files_have_the_mode_that_they_would_have(run: Run) -> None:
+    run.split([chat("a", "one")])
+    plain = run.source.stat().st_mode
+    assert (run.hits.stat().st_mode, run.rest.stat().st_mode) == (plain, plain)
+    run.hits.chmod(0o600)
+    run.split([chat("a", "one")])
+    assert (run.hits.stat().st_mode & 0o777, run.rest.stat().st_mode) == (0o600, plain)
 
 
 def test_the_books_are_at_the_price_of_a_batch(run: Run, up: Upstream) -> None:
