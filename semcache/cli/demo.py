@@ -15,6 +15,7 @@ from semcache.cli._common import console, json_option, print_json, safe
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from semcache.demo.providers import Provider
     from semcache.demo.run import DemoRun, Example
     from semcache.stores.base import StoreStats
 
@@ -25,6 +26,11 @@ _WRONG_SHOWN = 3
 
 
 @click.command()
+@click.option(
+    "--provider",
+    type=click.Choice(["openai", "anthropic", "gemini", "bedrock", "litellm"]),
+    help="Ask all questions through the SDK of this one, with its prompt cache.",
+)
 @click.option(
     "--store",
     "store",
@@ -42,12 +48,15 @@ _WRONG_SHOWN = 3
     help="How many times faster the local upstream answers than a hosted model does.",
 )
 @json_option
-def demo(store: str | None, fresh: bool, limit: int | None, speed: float, as_json: bool) -> None:
+def demo(
+    provider: Provider | None, store: str | None, fresh: bool, limit: int | None, speed: float, as_json: bool
+) -> None:
     """Wrap real clients, replay a support log through them, and show what the cache did.
 
-    A local upstream speaks the wire formats of OpenAI and Anthropic over HTTP; their SDK clients, and a plain
-    function, are wrapped by the cache. The log holds repeats, paraphrases and traps (questions that look alike and
-    have other answers), each labelled with its right answer, so that every wrong hit is counted. No key, no network.
+    A local upstream speaks the wire formats of the providers over HTTP; the SDK clients of OpenAI and Anthropic and a
+    plain function, or that of one provider, are wrapped by the cache. The log holds repeats, paraphrases and traps
+    (questions that look alike and have other answers), each labelled with its right answer, so that every wrong hit is
+    counted. No key, no network.
     """
     from semcache.cache import SemanticCache
     from semcache.demo.questions import load_answers, load_questions
@@ -65,12 +74,15 @@ def demo(store: str | None, fresh: bool, limit: int | None, speed: float, as_jso
             cache.invalidate(namespace=NAMESPACE)
         before = cache.stats().store
         with Upstream(answers=prepared, latency=1 / speed) as upstream, _progress(len(questions)) as advance:
-            run = run_demo(cache, upstream, questions, answers, advance)
+            run = run_demo(cache, upstream, questions, answers, advance, provider)
         after = cache.stats().store
     if as_json:
-        print_json(_to_dict(run, before, after, speed))
+        print_json({"provider": provider, **_to_dict(run, before, after, speed)})
     else:
         _show(console(), run, before, after, speed)
+        if provider is not None:
+            _show_provider(console(), provider, run)
+        _show_examples(console(), run)
 
 
 def _default_path() -> Path:
@@ -93,7 +105,7 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
 
 
 def _missing(run: DemoRun) -> list[str]:
-    return [sdk for sdk in ("openai", "anthropic") if sdk not in run.apis]
+    return [sdk for sdk in ("openai", "anthropic") if sdk not in run.ways] if "function" in run.ways else []
 
 
 def _to_dict(run: DemoRun, before: StoreStats, after: StoreStats, speed: float) -> dict[str, Any]:
@@ -111,7 +123,7 @@ def _to_dict(run: DemoRun, before: StoreStats, after: StoreStats, speed: float) 
             for asked, stored, similarity in _wrong_pairs(run)
         ],
         "store": {"path": after.location, "entries_before": before.entries, "entries": after.entries},
-        "clients": list(run.apis),
+        "clients": list(run.ways),
         "clients_missing": _missing(run),
         "upstream_speed": speed,
         "seconds": run.seconds,
@@ -141,6 +153,27 @@ def _show(out: Console, run: DemoRun, before: StoreStats, after: StoreStats, spe
     for asked, stored, similarity in _wrong_pairs(run)[:_WRONG_SHOWN]:
         near = "" if similarity is None else f" ({similarity:.3f})"
         out.print(f"Wrong: “{safe(asked)}” got the answer to “{safe(stored)}”{near}", style="red")
+
+
+def _show_provider(out: Console, provider: Provider, run: DemoRun) -> None:
+    from importlib.metadata import version
+
+    from semcache.demo.providers import SDKS
+
+    sdk, books = SDKS[provider], run.report.books
+    out.print(
+        f"Real: {sdk.package} {version(sdk.package)}, and all of the cache. Simulated: the provider, by a process here "
+        f"that speaks its wire format and has the answers prepared. Priced as {sdk.model}."
+    )
+    read, written = books.reads, books.writes
+    if read.usd and written.usd:
+        out.print(
+            f"Its prompt cache: {read.tokens:,} tokens read in {read.calls:,} of {books.spent.calls:,} calls saved "
+            f"${read.usd:,.4f}; to write {written.tokens:,} cost ${-written.usd:,.4f} more than to send them."
+        )
+
+
+def _show_examples(out: Console, run: DemoRun) -> None:
     _show_example(out, "A semantic hit, explained", run.semantic_hit)
     _show_example(out, "A trap that was refused, explained", run.rejected_trap)
 

@@ -5,79 +5,76 @@ from __future__ import annotations
 import functools
 import json
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple, get_args
 
-from semcache.demo.questions import Api, Question
+from semcache.demo.providers import SDKS, Ask, Provider, open_sdk
+from semcache.demo.questions import Api, Question, load_answers
+from semcache.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from anthropic import Anthropic
-    from anthropic.types import MessageParam
-    from openai import OpenAI
-    from openai.types.chat import ChatCompletionMessageParam
-
     from semcache.cache import SemanticCache
     from semcache.testing.upstream import Upstream
 
 Desk = Callable[[Question], str]
 """Asks a question and returns the answer's text."""
 
-LABEL = "demo"
+LABEL: Final = "demo"
 """Names the upstream in the cache, since its port is another one in every run."""
 
-SYSTEM = (
+SYSTEM: Final = (
     "You work at the {desk} desk of Quillnet, a provider of broadband, television and mobile service. Answer the "
     "customer's question in at most three sentences. Name the menu path in the app where there is one. Do not make "
     "up prices, dates or numbers; if you do not know, say that the phone line 150 does."
 )
-OPENAI_MODEL = "gpt-6-luna"
-ANTHROPIC_MODEL = "claude-haiku-4-5"
+_DESKS: Final[Mapping[Api, str]] = {"openai": "billing", "anthropic": "technical", "function": "mobile"}
+
+
+class Desks(NamedTuple):
+    """All desks, and the ways of calling a model that they have."""
+
+    by_api: Mapping[Api, Desk]
+    ways: tuple[str, ...]
 
 
 @contextmanager
-def open_desks(cache: SemanticCache, upstream: Upstream) -> Iterator[dict[Api, Desk]]:
-    """A desk for each way of calling a model. A way whose SDK is not installed is left out."""
+def open_desks(cache: SemanticCache, upstream: Upstream, provider: Provider | None = None) -> Iterator[Desks]:
+    """The desks, each with its own way of calling a model; or all at one provider's.
+
+    A desk whose SDK is not installed gets the plain function. Where all are at one provider's, their prompts hold a
+    handbook, so that its prompt cache has something to keep.
+
+    Raises:
+        MissingExtraError: The SDK of ``provider`` is not installed.
+    """
     with ExitStack() as stack:
-        desks: dict[Api, Desk] = {"function": _function_desk(cache, upstream)}
-        try:
-            from openai import OpenAI
-        except ImportError:
-            pass
-        else:
-            openai = stack.enter_context(OpenAI(base_url=upstream.openai_url, api_key="demo"))
-            desks["openai"] = functools.partial(_ask_openai, cache.wrap(openai, upstream=LABEL))
-        try:
-            from anthropic import Anthropic
-        except ImportError:
-            pass
-        else:
-            anthropic = stack.enter_context(Anthropic(base_url=upstream.anthropic_url, api_key="demo"))
-            desks["anthropic"] = functools.partial(_ask_anthropic, cache.wrap(anthropic, upstream=LABEL))
-        yield desks
+        if provider is not None:
+            wrap = functools.partial(cache.wrap, upstream=LABEL, provider=SDKS[provider].vendor)
+            desk = functools.partial(_at_desk, open_sdk(provider, upstream, stack, wrap), handbook())
+            yield Desks(dict.fromkeys(get_args(Api), desk), (provider,))
+            return
+        function = _function_desk(cache, upstream)
+        desks: dict[Api, Desk] = dict.fromkeys(get_args(Api), function)
+        ways = ["function"]
+        for name in ("openai", "anthropic"):
+            try:
+                ask = open_sdk(name, upstream, stack, functools.partial(cache.wrap, upstream=LABEL))
+            except MissingExtraError:
+                continue
+            desks[name] = functools.partial(_at_desk, ask, "")
+            ways.append(name)
+        yield Desks(desks, tuple(ways))
 
 
-def _ask_openai(client: OpenAI, question: Question) -> str:
-    messages: list[ChatCompletionMessageParam] = [
-        {"role": "system", "content": SYSTEM.format(desk="billing")},
-        {"role": "user", "content": question.text},
-    ]
-    if question.stream:
-        chunks = client.chat.completions.create(model=OPENAI_MODEL, messages=messages, stream=True)
-        return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    answer = client.chat.completions.create(model=OPENAI_MODEL, messages=messages)
-    return answer.choices[0].message.content or ""
+@functools.cache
+def handbook() -> str:
+    """What the desks know, for the end of a system prompt."""
+    return "\n".join(("", "", "The handbook:", *load_answers().values()))
 
 
-def _ask_anthropic(client: Anthropic, question: Question) -> str:
-    system = SYSTEM.format(desk="technical")
-    messages: list[MessageParam] = [{"role": "user", "content": question.text}]
-    if question.stream:
-        stream = client.messages.stream(model=ANTHROPIC_MODEL, max_tokens=400, system=system, messages=messages)
-        with stream as events:
-            return events.get_final_text()
-    answer = client.messages.create(model=ANTHROPIC_MODEL, max_tokens=400, system=system, messages=messages)
-    return "".join(block.text for block in answer.content if block.type == "text")
+def _at_desk(ask: Ask, known: str, question: Question) -> str:
+    return ask(SYSTEM.format(desk=_DESKS[question.api]) + known, question)
 
 
 def _function_desk(cache: SemanticCache, upstream: Upstream) -> Desk:
@@ -85,10 +82,10 @@ def _function_desk(cache: SemanticCache, upstream: Upstream) -> Desk:
 
     def ask(prompt: str) -> str:
         messages = [
-            {"role": "system", "content": SYSTEM.format(desk="mobile")},
+            {"role": "system", "content": SYSTEM.format(desk=_DESKS["function"])},
             {"role": "user", "content": prompt},
         ]
-        body = json.dumps({"model": OPENAI_MODEL, "messages": messages}).encode()
+        body = json.dumps({"model": SDKS["openai"].model, "messages": messages}).encode()
         request = urllib.request.Request(url, body, {"content-type": "application/json"})
         with urllib.request.urlopen(request, timeout=60) as response:
             answer: str = json.load(response)["choices"][0]["message"]["content"]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from semcache.demo.desks import open_desks
-from semcache.demo.questions import Api, Question
+from semcache.demo.providers import Provider
+from semcache.demo.questions import Question
 from semcache.report import RunReport
 from semcache.served import last_outcome
 from semcache.types import Judged, Outcome
@@ -60,14 +61,14 @@ class DemoRun:
     """What the demo did.
 
     Args:
-        apis: The ways of calling a model that could be used.
+        ways: Of calling a model, that were used: names of providers, and ``function``.
         semantic_hit: A right answer to a question put in other words.
         rejected_trap: A question that looks like a stored one, has another answer, and was not given that one.
     """
 
     report: RunReport
     calls: tuple[Finished, ...]
-    apis: tuple[Api, ...]
+    ways: tuple[str, ...]
     seconds: float
     semantic_hit: Example | None
     rejected_trap: Example | None
@@ -84,20 +85,24 @@ def run_demo(
     questions: Sequence[Question],
     answers: Mapping[str, str],
     progress: Callable[[], None] = lambda: None,
+    provider: Provider | None = None,
 ) -> DemoRun:
     """Send the questions through the cache, in order, with a few at a time in flight.
 
     Args:
         answers: The right answer by class; an answer that differs from it is wrong.
         progress: Called after each question.
+        provider: Sends all questions to this one; by default each desk has its own way of calling a model.
+
+    Raises:
+        MissingExtraError: The SDK of ``provider`` is not installed.
     """
     report, calls = RunReport(), []
-    with open_desks(cache, upstream) as desks, ThreadPoolExecutor(THREADS) as pool:
+    with open_desks(cache, upstream, provider) as desks, ThreadPoolExecutor(THREADS) as pool:
 
         def ask(question: Question) -> Finished:
-            desk = desks.get(question.api, desks["function"])
             started = time.perf_counter()
-            answer = desk(question)
+            answer = desks.by_api[question.api](question)
             seconds = time.perf_counter() - started
             outcome = last_outcome()
             assert outcome is not None
@@ -109,10 +114,9 @@ def run_demo(
             report.record(call.outcome, call.wrong, call.seconds)
             progress()
         seconds = time.perf_counter() - started
-        apis = tuple(desks)
     labels = {question.text: question.label for question in questions}
     return DemoRun(
-        report, tuple(calls), apis, seconds, _semantic_hit(cache, calls), _rejected_trap(cache, calls, labels)
+        report, tuple(calls), desks.ways, seconds, _semantic_hit(cache, calls), _rejected_trap(cache, calls, labels)
     )
 
 
