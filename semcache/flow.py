@@ -67,6 +67,7 @@ class Call:
         off: Why the semantic tier of a namespace is off, as of the last look at the store; empty if it is on.
         found: The entry that a hit served, or that would have answered where it was withheld.
         fresh: What the upstream said instead of a withheld entry.
+        clean: The request has been searched for secrets, and may be kept.
         unfit: Id and time of an entry that does not keep to the JSON schema of the request.
         prompt: The body to send upstream, where it may get marks for the provider's prompt cache.
         meter: What a call used: as reported, or an estimate.
@@ -93,6 +94,7 @@ class Call:
     embedded: Vector | None = None
     found: Entry | None = None
     fresh: Reply | None = None
+    clean: bool = False
     unfit: tuple[int, float] | None = None
     prompt: Prompt | None = None
     meter: Callable[[Request, Reply], Usage | None] = lambda request, reply: reply.usage
@@ -224,10 +226,11 @@ def _admitted(ctx: Call) -> Key | None:
 
 def _holds_secret(ctx: Call, key: Key) -> bool:
     """Whether the request must not be kept. Asked after the exact tier: what is found there was asked it before."""
-    reason = secret_in(ctx.policy, key.canonical)
-    if reason:
+    if not ctx.clean and (reason := secret_in(ctx.policy, key.canonical)):
         ctx.outcome.status, ctx.outcome.reason = "bypass", reason
-    return bool(reason)
+        return True
+    ctx.clean = True
+    return False
 
 
 def _bypass(ctx: Call) -> Flow:

@@ -25,12 +25,12 @@ class _Shape(NamedTuple):
     """One kind of secret. A text in which no ``hint`` occurs (in lower case) is not searched for it."""
 
     kind: str
-    hints: tuple[bytes, ...]
+    hints: tuple[str, ...]
     pattern: re.Pattern[str]
 
 
 def _shape(kind: str, hints: str, pattern: str) -> _Shape:
-    return _Shape(kind, tuple(hint.encode() for hint in hints.split()), re.compile(pattern))
+    return _Shape(kind, tuple(hints.split()), re.compile(pattern))
 
 
 # Formats as their issuers document them, read 2026-11-21. ``\b`` would see no edge after the "_" of a longer name.
@@ -101,7 +101,8 @@ def find_secret(data: bytes, *, emails: bool = False) -> str:
         data: Canonical bytes, or the body of an answer.
         emails: Whether an e-mail address is a secret too.
     """
-    lowered = data.lower()
+    # As Latin-1 every byte is a letter, and "in" is twice as quick on a string as on bytes.
+    lowered = data.decode("latin-1").lower()
     # Hints first, since this runs on every call: most texts hold none, or none but the "://" of a link.
     shapes = [shape for hint, hinted in _HINTS.items() if hint in lowered for shape in hinted]
     cards = _DIGITS.search(data) is not None

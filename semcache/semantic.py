@@ -6,6 +6,7 @@ an index that lags behind costs hits, never a wrong answer.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -104,8 +105,6 @@ class SemanticTier:
 
     def near(self, key: Key, vector: Vector, entries: Sequence[Entry | None], floor: float) -> list[Near]:
         """Fetched candidates with their true cosine, best first, without the question itself or another scope's."""
-        import numpy as np
-
         found = []
         for entry in entries:
             if entry is None or entry.fingerprint != self.queue.fingerprint:
@@ -116,7 +115,7 @@ class SemanticTier:
             if entry.key.scope != key.scope:  # two scopes with one 63-bit hash
                 self._emit(Event("collision", f"scope {key.scope_id:x} has two meanings"))
                 continue
-            similarity = float(stored @ vector) / (float(np.linalg.norm(stored)) or 1.0)
+            similarity = float(stored @ vector) / (math.sqrt(stored @ stored) or 1.0)
             if similarity >= floor:
                 found.append(Near(entry, min(1.0, similarity), self.is_wrong(key.id, entry.key.id)))
         found.sort(key=lambda near: near.similarity, reverse=True)

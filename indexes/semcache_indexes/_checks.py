@@ -12,6 +12,8 @@ from semcache_indexes.protocol import Ids, Vectors
 NORM_TOLERANCE = 0.01
 """How far the length of a vector may be from 1. Vectors that went through float16 are within 0.001."""
 
+_NOT_UNIT = "vectors must be finite and of length 1"
+
 
 def check_dim(dim: int) -> int:
     if dim < 1:
@@ -36,7 +38,10 @@ def check_batch(
         raise ValueError(f"{len(names)} ids but {len(keys)} partitions")
     if len(names) and int(names.min()) < 0:
         raise ValueError(f"ids must not be negative: {int(names.min())}")
-    _check_lengths(np.einsum("ij,ij->i", rows, rows))
+    if len(rows) == 1:
+        _check_length(rows[0])
+    else:
+        _check_lengths(np.einsum("ij,ij->i", rows, rows))
     if len(names) > 1:
         _, last = np.unique(names[::-1], return_index=True)
         if len(last) < len(names):
@@ -56,14 +61,22 @@ def check_query(vector: Vectors, k: int, dim: int) -> Vectors:
         raise ValueError(f"vector must have shape ({dim},), not {query.shape}")
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
-    _check_lengths(np.dot(query, query))
+    _check_length(query)
     return query
 
 
+# Both are written so that NaN fails too; near 1 the square is off by twice as much as the length.
+
+
+def _check_length(vector: Vectors) -> None:
+    # Python's own arithmetic takes a fifth of the time of numpy's on a single number.
+    if not abs(float(np.dot(vector, vector)) - 1.0) <= 2 * NORM_TOLERANCE:
+        raise ValueError(_NOT_UNIT)
+
+
 def _check_lengths(squares: npt.NDArray[np.float32]) -> None:
-    # Written so that NaN fails too; near 1 the square is off by twice as much as the length.
     if not np.all(np.abs(squares - 1.0) <= 2 * NORM_TOLERANCE):
-        raise ValueError("vectors must be finite and of length 1")
+        raise ValueError(_NOT_UNIT)
 
 
 def _integers(values: Sequence[int] | Ids, what: str) -> Ids:

@@ -44,6 +44,9 @@ def by_partition(keys: Ids) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
     """Each distinct key, with the numbers of the rows that have it in their order."""
     if not len(keys):
         return
+    if len(keys) == 1 or (keys == keys[0]).all():  # nearly always: a process adds what it stores one by one
+        yield int(keys[0]), np.arange(len(keys))
+        return
     order = np.argsort(keys, kind="stable")
     ends = np.flatnonzero(np.diff(keys[order])) + 1
     for rows in np.split(order, ends):

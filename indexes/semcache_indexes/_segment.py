@@ -80,7 +80,7 @@ class Segment:
         self._order = np.argsort(ids, kind="stable").astype(np.int32)
         self._lists = np.arange(len(centroids), dtype=np.int64)
         # Single items come out of a memoryview three times as fast as out of an array.
-        self._id_at, self._row_at = self.ids.data, self._order.data
+        self._id_at, self._row_at, self._bound_at = self.ids.data, self._order.data, self.bounds.data
 
     def __len__(self) -> int:
         return len(self.ids) - len(self.dead)
@@ -124,16 +124,20 @@ class Segment:
             nearest = Nearest(query, probes)
             nearest.scan(self.codec, self.centroids, self._lists)
             lists = [number for number, _ in nearest.ranked()]
-            rows = int((self.bounds[1:] - self.bounds[:-1])[lists].sum())
+            rows = sum(stop - start for start, stop in self._spans(lists))
             if rows * len(self) >= k * len(self.ids) or probes == len(self.centroids):
                 return lists
             probes *= 4
 
     def _scan(self, query: Vectors, lists: list[int], k: int, floor: float) -> list[tuple[int, float]]:
         nearest = Nearest(query, min(k, len(self.ids)), floor)
-        bounds = [(int(self.bounds[i]), int(self.bounds[i + 1])) for i in lists]
-        nearest.scan_lists(self.codec, self.codes, self.ids, bounds)
+        nearest.scan_lists(self.codec, self.codes, self.ids, self._spans(lists))
         return nearest.ranked()
+
+    def _spans(self, lists: list[int]) -> list[tuple[int, int]]:
+        """First row of each list, and the row after its last."""
+        at = self._bound_at
+        return [(at[i], at[i + 1]) for i in lists]
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Everything as arrays, to be saved."""

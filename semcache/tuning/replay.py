@@ -173,18 +173,18 @@ def replay(cache: SemanticCache, records: Sequence[LogRecord], progress: Progres
     texts: set[str] = set()
     played: list[Played] = []
     embedding_s = lookup_s = 0.0
-    for start in range(0, len(records), STRETCH):
-        stretch = records[start : start + STRETCH]
-        requests = [request_of(record) for record in stretch]
-        started = time.perf_counter()
-        _embed(cache.engine, requests, texts, progress)
-        embedded = time.perf_counter()
-        with _collector_paused():
+    with _collector_paused():
+        for start in range(0, len(records), STRETCH):
+            stretch = records[start : start + STRETCH]
+            requests = [request_of(record) for record in stretch]
+            started = time.perf_counter()
+            _embed(cache.engine, requests, texts, progress)
+            embedded = time.perf_counter()
             for record, request in zip(stretch, requests, strict=True):
                 played.append(player.play(record, request))
                 progress("replaying", 1)
-        embedding_s += embedded - started
-        lookup_s += time.perf_counter() - embedded
+            embedding_s += embedded - started
+            lookup_s += time.perf_counter() - embedded
     report = player.report
     for one in played:
         report.grade(one.layer is not None, one.wrong)
