@@ -11,7 +11,9 @@ Closing a wrapped client leaves the original's connections open: they belong to 
 from __future__ import annotations
 
 import functools
+import hashlib
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
@@ -38,7 +40,13 @@ _USAGE_HOST: Final = "api.openai.com"
 # They describe the body as it was sent, and it has been decoded since.
 _BODY_HEADERS: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 # Query parameters that are credentials, and no part of what is asked.
-_SECRET_PARAMETERS: Final = frozenset({"key", "api_key", "api-key", "access_token", "sig"})
+_SECRET_PARAMETERS: Final = frozenset(
+    {"access_token", "api-key", "api_key", "apikey", "key", "sig", "signature", "subscription-key", "token"}
+)
+# By which a gateway is told who is to answer, and how: Portkey's and Helicone's documentation, general knowledge, 2026.
+_GATEWAY: Final = re.compile(
+    r"x-portkey-(?:config|custom-host|provider|virtual-key)|helicone-(?:fallbacks|target-provider|target-url)"
+)
 _DEFAULT_AUTH: Final = "semcache.default_auth"
 
 
@@ -252,7 +260,7 @@ class _Edge:
             return None
         headers = {name.lower(): value for name, value in request.headers.items()}
         headers[":path"] = request.url.path
-        parsed = codec.parse(body, upstream=self._upstream_name(request.url), headers=headers)
+        parsed = codec.parse(body, upstream=self._upstream_name(request.url, headers), headers=headers)
         directives = {token.strip().lower() for token in headers.get("cache-control", "").split(",")}
         if "no-store" in directives:
             parsed = replace(parsed, bypass="cache-control: no-store")
@@ -262,8 +270,10 @@ class _Edge:
         prompt = None if signed else Prompt(parsed.api, sent or body, request.url.host, parsed.model, self._provider)
         return Exchange(codec, body, parsed, sent, "no-cache" in directives, prompt)
 
-    def _upstream_name(self, url: httpx2.URL) -> str:
+    def _upstream_name(self, url: httpx2.URL, headers: Mapping[str, str]) -> str:
         query = sorted(item for item in url.params.multi_items() if item[0].lower() not in _SECRET_PARAMETERS)
+        # As digests: a gateway's configuration may hold keys.
+        query += [(name, _digest(headers[name])) for name in sorted(headers) if _GATEWAY.fullmatch(name)]
         name = self._upstream or f"{url.scheme}://{url.netloc.decode()}{url.path}"
         return name + "".join(f"&{key}={value}" for key, value in query)
 
@@ -330,6 +340,10 @@ class _Edge:
             extensions=extensions,
         )
         return response
+
+
+def _digest(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()[:32]
 
 
 def _mark_default_auth(request: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
@@ -133,8 +133,7 @@ class Edge:
     def open(self, arguments: Arguments) -> Exchange:
         body = {name: plain(value) for name, value in arguments.items() if value is not None}
         answerer = self._answered_by(arguments)
-        given = {**(arguments.get("headers") or {}), **(arguments.get("extra_headers") or {})}
-        headers = {str(name).lower(): str(value) for name, value in given.items()}
+        headers = {str(name).lower(): str(value) for name, value in _headers(arguments)}
         request = replace(CODEC.parse(body, upstream=answerer.label, headers=headers), model=answerer.model)
         cache = arguments.get("cache")
         sent = None if request.bypass else CODEC.forward(body, ask_usage=answerer.reports_usage)
@@ -198,6 +197,18 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+def _headers(arguments: Arguments) -> Iterator[tuple[Any, Any]]:
+    """The headers that a caller has LiteLLM send, in all places that it takes them from."""
+    of_provider = arguments.get("provider_specific_header")
+    for given in (
+        arguments.get("headers"),
+        arguments.get("extra_headers"),
+        of_provider.get("extra_headers") if isinstance(of_provider, Mapping) else None,
+    ):
+        if isinstance(given, Mapping):
+            yield from given.items()
+
+
 class Answerer(NamedTuple):
     """Who answers a call.
 
@@ -223,13 +234,13 @@ def _answered_by(label: str | None, arguments: Mapping[str, Any]) -> Answerer:
         _, provider, _, known = litellm.get_llm_provider(
             model=model, custom_llm_provider=arguments.get("custom_llm_provider"), api_base=base
         )
+        variables = (f"{provider.upper()}_{name}" for name in ("BASE_URL", "API_BASE"))
+        found = base or known or litellm.api_base or next(filter(None, map(os.environ.get, variables)), "")
+        where = urlsplit(str(found or ("https://api.openai.com" if provider == "openai" else "")))
+        # Without user, password and query, which may be credentials.
+        address = f"{where.scheme}://{where.hostname}:{where.port}{where.path}" if found else ""
     except Exception:  # LiteLLM says so itself when it is called
         return Answerer(label or f"litellm {model}", model)
-    variables = (f"{provider.upper()}_{name}" for name in ("BASE_URL", "API_BASE"))
-    found = base or known or litellm.api_base or next(filter(None, map(os.environ.get, variables)), "")
-    where = urlsplit(found or ("https://api.openai.com" if provider == "openai" else ""))
-    # Without user, password and query, which may be credentials.
-    address = f"{where.scheme}://{where.hostname}:{where.port}{where.path}" if found else ""
     alias = "" if model == given else f" {model}"
     # A fallback may be a provider that refuses the option.
     asks = provider == "openai" and not arguments.get("fallbacks") and reports_usage(where.hostname or "")

@@ -50,8 +50,10 @@ class AsyncStream:
         return await self._chunks.__anext__()
 
     async def aclose(self) -> None:
-        """As :meth:`Stream.close`."""
+        """As :meth:`Stream.close`; LiteLLM's own stream lets go of its connection."""
         await self._chunks.aclose()
+        if (close := getattr(self._source, "aclose", None)) is not None:
+            await close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)

@@ -54,6 +54,8 @@ _HEADERS: Final = ("openai-organization", "openai-project", "openai-beta")
 # Models that search the web on every call, by name. Source: model pages, 2026-11-21.
 _SEARCH_MODEL: Final = re.compile(r"-search-(preview|api)")
 _CLIENT_TOOLS: Final = ("function", "custom")
+# Where compatible servers put what the model has thought. Sources: DeepSeek's and vLLM's API pages, OpenRouter's. 2026.
+_THOUGHTS: Final = ("reasoning_content", "reasoning", "reasoning_details")
 
 # Fields of a chunk that are not fields of the whole answer, or are put together by hand.
 _CHUNK_ONLY: Final = frozenset({"choices", "object", "obfuscation", "usage"})
@@ -219,7 +221,7 @@ def _storable_choice(choice: object) -> Storable:
         return Storable("exact", "tool calls")
     if not message.get("content"):
         return Storable("never", "empty answer")
-    if message.get("reasoning_details"):
+    if any(message.get(name) for name in _THOUGHTS):
         return Storable("exact", "reasoning artefacts belong to one prompt")
     return Storable("all")
 

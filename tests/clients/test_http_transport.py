@@ -298,6 +298,26 @@ def test_credentials_in_the_address_are_no_part_of_the_key(exact_cache: Semantic
     assert b"two" not in outcome.key.canonical
 
 
+def test_what_a_gateway_is_told_in_headers_is_part_of_the_key(exact_cache: SemanticCache) -> None:
+    client = CacheTransport(behind(answers), exact_cache.engine).client()
+
+    def status(**headers: str) -> str:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        answer = client.post("https://gateway/v1/chat/completions", json=BODY, headers=named)
+        status: str = answer.headers["cache-status"]
+        return status
+
+    assert "hit" not in status()
+    assert "hit" not in status(x_portkey_config='{"provider": "azure-openai", "api_key": "very secret"}')
+    outcome = last_outcome()
+    assert outcome is not None
+    assert outcome.key is not None
+    assert b"very secret" not in outcome.key.canonical
+    assert "hit" not in status(x_portkey_config='{"provider": "groq", "api_key": "very secret"}')
+    assert "hit" not in status(helicone_target_url="https://api.groq.com")
+    assert "hit" in status(x_portkey_trace_id="1")
+
+
 @pytest.mark.parametrize(
     ("host", "asks"),
     [

@@ -21,6 +21,7 @@ import pytest
 
 from semcache import AsyncSemanticCache, Policy, SemanticCache, last_outcome
 from semcache.errors import ConfigurationError
+from semcache.outage import is_outage
 from semcache.testing.upstream import Fault, Upstream
 
 pytestmark = [
@@ -224,6 +225,7 @@ async def test_what_says_nothing_of_the_answer_is_no_part_of_the_key(
         {"some_new_field": 1},
         {"extra_headers": {"openai-beta": "new"}},
         {"extra_headers": {"anthropic-beta": "new"}},
+        {"provider_specific_header": {"custom_llm_provider": "openai", "extra_headers": {"openai-beta": "new"}}},
     ],
     ids=lambda other: next(iter(other)),
 )
@@ -234,6 +236,35 @@ async def test_what_may_change_the_answer_is_part_of_the_key(
     await direct.ask(target)
     await direct.ask(target, **other)
     assert direct.up.calls() == 2
+
+
+async def test_who_walks_away_from_a_stream_lets_go_of_its_connection(up: Upstream, exact_cache: SemanticCache) -> None:
+    way = Way("acompletion", up)
+    stream = await exact_cache.wrap(litellm.acompletion)(**way.arguments(stream=True))
+    behind = stream._source
+    await stream.__anext__()
+    assert behind.completion_stream is not None
+    await stream.aclose()
+    assert behind.completion_stream is None
+    unread = await exact_cache.wrap(litellm.acompletion)(**way.arguments(stream=True))
+    await unread.aclose()
+    assert len(exact_cache.engine.performer.flights) == 0
+    await way.ask(exact_cache.wrap(litellm.acompletion))
+    assert up.calls() == 3, "neither was stored"
+
+
+@pytest.mark.parametrize(
+    ("kind", "outage"),
+    [
+        (litellm.Timeout, True),
+        (litellm.InternalServerError, True),
+        (litellm.RateLimitError, False),
+        (litellm.BadRequestError, False),
+        (litellm.AuthenticationError, False),
+    ],
+)
+def test_what_of_its_exceptions_is_an_outage(kind: Any, outage: bool) -> None:
+    assert is_outage(kind("no", model="gpt-4o-mini", llm_provider="openai")) is outage
 
 
 async def test_no_credential_reaches_the_key(way: Way, exact_cache: SemanticCache) -> None:

@@ -34,6 +34,9 @@ def message(stop: str | None, *content: Any, **fields: Any) -> dict[str, Any]:
         # Some servers finish a tool call with "stop".
         (completion("stop", tool_calls=[CALL]), "exact", "tool calls"),
         (completion("stop", reasoning_details=[{"data": "x"}]), "exact", "reasoning"),
+        (completion("stop", reasoning_content="It asks for …"), "exact", "reasoning"),  # DeepSeek
+        (completion("stop", reasoning="It asks for …"), "exact", "reasoning"),  # OpenRouter, vLLM
+        (completion("stop", reasoning_content=None, reasoning=""), "all", ""),
         ({**completion("stop"), "moderation": {"input": {}}}, "exact", "moderation"),
         (completion("length"), "never", "finish_reason: length"),
         (completion("content_filter"), "never", "finish_reason: content_filter"),
