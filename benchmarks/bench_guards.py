@@ -93,7 +93,7 @@ class Source:
     def pairs(self, name: str) -> list[Pair]:
         rows = [row for row in self._rows((PAIRS | MORE_PAIRS)[name]) if _half(_group(row)) == self._part]
         rows = sorted(rows, key=lambda row: _digest(_group(row)))[: MOST_PAIRS // 2]
-        vectors = self._embed(name, [row[side] for row in rows for side in "ab"])
+        vectors = self.vectors(name, [row[side] for row in rows for side in "ab"])
         cosines = np.einsum("ij,ij->i", vectors[0::2], vectors[1::2])
         return [
             Pair(row["a"], row["b"], row["label"] == 1, float(cosine))
@@ -108,13 +108,14 @@ class Source:
         # Out-of-scope questions share a label, but no answer.
         alone = [not field or row.get("cls") == "oos" for row in rows]
         classes = [f"alone-{n}" if alone[n] else row[field] for n, row in enumerate(rows)]
-        return Stream(texts, classes, _near(self._embed(name, texts)))
+        return Stream(texts, classes, _near(self.vectors(name, texts)))
 
     def _rows(self, path: str) -> list[dict[str, Any]]:
         with gzip.open(self._data / f"{path}.jsonl.gz", "rt", encoding="utf-8", newline="\n") as lines:
             return [json.loads(line) for line in lines]
 
-    def _embed(self, name: str, texts: list[str]) -> Vectors:
+    def vectors(self, name: str, texts: list[str]) -> Vectors:
+        """float32 [n, d], normalised."""
         kept = None if self._vectors is None else self._vectors / f"{name}-{self._part}.npy"
         if kept is not None and kept.exists():
             loaded: Vectors = np.load(kept)
