@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx2
@@ -81,6 +81,9 @@ def llmock_process() -> Iterator[Llmock]:
         server.process.wait()
 
 
+_to_close: list[Callable[[], Any]] = []
+
+
 class Gemini(Sdk):
     """google-genai, behind the face of the others."""
 
@@ -89,13 +92,12 @@ class Gemini(Sdk):
         return f"{'async ' if self.is_async else ''}google-genai"
 
     def client(self, up: Any, *, max_retries: int = 0, timeout: float = 60.0) -> Any:
-        if not self.is_async:
-            http: dict[str, Any] = {"httpx_client": httpx2.Client(verify=_TLS)}
-        else:
-            http = {"httpx_async_client": httpx2.AsyncClient(verify=_TLS)}
+        http, async_http = httpx2.Client(verify=_TLS), httpx2.AsyncClient(verify=_TLS)
+        _to_close.extend((http.close, async_http.aclose))
+        clients = {"httpx_client": http, "httpx_async_client": async_http}
         retries = genai.types.HttpRetryOptions(attempts=1 + max_retries, initial_delay=0.01, max_delay=0.02)
         known = {"base_url": up.gemini_url, "api_version": "v1beta"}  # llmock has no v1
-        options = genai.types.HttpOptions(**known, timeout=int(timeout * 1000), retry_options=retries, **http)
+        options = genai.types.HttpOptions(**known, timeout=int(timeout * 1000), retry_options=retries, **clients)
         return genai.Client(api_key="key", http_options=options)
 
     def _models(self, client: Any) -> Any:
@@ -119,6 +121,8 @@ PLAIN_OR_STREAM = pytest.mark.parametrize("stream", [False, True], ids=["plain",
 async def no_open_client() -> AsyncIterator[None]:
     yield
     await close_clients()
+    while _to_close:
+        await settled(_to_close.pop()())
 
 
 def fail(status: int, times: int | None = None) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class LiteLLM(Driver):
     async def answer(self, call: Any, stream: bool, **asked: Any) -> Any:
         if not stream:
             return await settled(call(**asked))
-        # Without the usage of the provider, LiteLLM would count what it was handed as chunks.
+        # Where the usage is not asked for, LiteLLM's own streams carry a hidden one of no tokens.
         chunks = await self.collected(call(**asked, stream=True, stream_options={"include_usage": True}))
         return litellm.stream_chunk_builder(chunks)
 

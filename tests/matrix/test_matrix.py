@@ -74,6 +74,7 @@ async def test_what_the_caller_sees(cell: Cell, driver: Driver, up: Upstream, ca
         assert got == first
     else:
         assert status() == ("miss", None, cell.situation != "error")
+    assert metered() == (cell.situation != "error")
     without = await attempt(cell, driver, bare, stored if cell.tier else asked, fails=cell.situation == "error")
     assert said(got) == said(without)
 
@@ -93,6 +94,11 @@ def status() -> tuple[str, str | None, bool]:
     outcome = last_outcome()
     assert outcome is not None
     return outcome.status, outcome.layer, outcome.stored
+
+
+def metered() -> bool:
+    outcome = last_outcome()
+    return outcome is not None and outcome.usage is not None and outcome.usage.output_tokens > 0
 
 
 @pytest.mark.parametrize("row", [row for row in HERE if not row.is_async], ids=lambda row: row.driver)
