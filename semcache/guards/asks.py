@@ -27,23 +27,25 @@ def read_asks(folds: Sequence[str], starts: Sequence[bool], lexicon: Lexicon) ->
         starts: Whether each opens a sentence.
     """
     leads, openers = lexicon.grammar["lead"], lexicon.grammar["opener"]
-    at, asked = 0, False
+    words = {found.start: found for found in lexicon.asks.find(folds, folds)}
+    end, asked = 0, False
     last: Ask | None = None
     any_asked = False
-    while at < len(folds):
+    for at, fold in enumerate(folds):
+        if at < end:
+            continue
         opens = at == 0 or starts[at]
         asked = asked and not opens
-        hit = lexicon.asks.longest_at(at, folds, folds)
-        if hit is None:
-            if opens and folds[at] in openers:
+        found = words.get(at)
+        if found is None:
+            if opens and fold in openers:
                 yield Ask("yes-no", at, at)
                 asked = any_asked = True
-            at += 1
             continue
-        last = Ask(hit[1][0], at, at + hit[0])
+        end = found.end
+        last = Ask(found.value[0], at, end)
         if opens or (not asked and folds[at - 1] in leads):
             yield last
             asked = any_asked = True
-        at += hit[0]
     if last is not None and not any_asked and last.end >= len(folds) - 1:
         yield last

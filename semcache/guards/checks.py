@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from semcache.guards.base import Guard, differ
 from semcache.guards.lexicon import Pole, english, language_words
 from semcache.guards.quantities import Quantity
-from semcache.guards.text import Text
+from semcache.guards.text import Text, poles_in
 
 # Language: an answer in another language is the wrong answer, however close the meaning.
 
@@ -81,13 +81,14 @@ _PREFIXES: Final = ("un", "dis", "non", "in", "im", "ir", "il", "mis", "de")
 def _read_stand(text: Text) -> _Stand:
     lexicon = english()
     sides: dict[int, set[int]] = {}
-    for found in lexicon.poles.find(text.folds, text.stems):
+    for found in poles_in(text):
         for pole in found.value:
             sides.setdefault(pole.line, set()).add(pole.side)
     stems = frozenset(token.stem for token in text.tokens if token.kind == "word")
     denied = {
         word.stem[len(prefix) :]: word.fold
         for word in text.words
+        if word.stem.startswith(_PREFIXES)
         for prefix in _PREFIXES
         if word.stem.startswith(prefix) and len(word.stem) - len(prefix) >= 4
     }

@@ -54,29 +54,31 @@ class Phrases(Generic[V]):
         reached, n = [self._root], 0
         while reached and at + n < len(folds):
             fold, stem = folds[at + n], stems[at + n]
-            keys = (fold,) if fold == stem else (fold, stem)
-            reached = [node.next[key] for node in reached for key in keys if key in node.next]
-            n += 1
-            values = next((node.values for node in reached if node.values is not None), None)
+            nodes, reached, n = reached, [], n + 1
+            values: tuple[V, ...] | None = None
+            for node in nodes:  # loops, since this runs for most words of every text
+                for key in (fold, stem) if fold != stem else (fold,):
+                    found = node.next.get(key)
+                    if found is not None:
+                        values = found.values if values is None else values
+                        if found.next:
+                            reached.append(found)
             if values is not None:
                 best = (n, values)
         return best
 
     def find(self, folds: Sequence[str], stems: Sequence[str]) -> Iterator[Found[tuple[V, ...]]]:
         """All entries in a text, from the left, longest first, without overlap."""
-        first = self._root.next.keys()
-        if first.isdisjoint(folds) and first.isdisjoint(stems):
+        first = self._root.next
+        if first.keys().isdisjoint(folds) and first.keys().isdisjoint(stems):
             return
-        at = 0
-        while at < len(folds):
-            hit = None
-            if folds[at] in self._root.next or stems[at] in self._root.next:
+        end = 0
+        for at, fold in enumerate(folds):
+            if at >= end and (fold in first or stems[at] in first):
                 hit = self.longest_at(at, folds, stems)
-            if hit is None:
-                at += 1
-            else:
-                yield Found(at, at + hit[0], hit[1])
-                at += hit[0]
+                if hit is not None:
+                    end = at + hit[0]
+                    yield Found(at, end, hit[1])
 
 
 class Pole(NamedTuple):

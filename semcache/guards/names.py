@@ -17,28 +17,30 @@ class _Named(NamedTuple):
 
 
 def _read(text: Text) -> _Named:
+    codes = {at: token.fold for at, token in enumerate(text.tokens) if token.kind == "code" and at not in text.counted}
+    if codes:
+        for found in english().concepts.find(text.folds, text.stems):
+            for at in range(found.start, found.end):
+                codes.pop(at, None)
+    return _Named(text, frozenset(codes.values()), frozenset(_names(text)))
+
+
+def _names(text: Text) -> list[int]:
     known = english().known
-    inner = [token for token in text.tokens if token.kind == "word" and not token.starts]
-    capitals = sum(token.raw[0].isupper() for token in inner)
-    shouting = len(inner) > 2 and capitals > 0.6 * len(inner)  # Title Case or ALL CAPS: a capital tells nothing
-    aliased = {at for found in english().concepts.find(text.folds, text.stems) for at in range(found.start, found.end)}
-    codes = frozenset(
-        token.fold
-        for at, token in enumerate(text.tokens)
-        if token.kind == "code" and at not in text.counted and at not in aliased
-    )
-    names = frozenset(
+    names = [
         at
         for at, token in enumerate(text.tokens)
         if token.kind == "word"
         and token.raw[0].isupper()
-        and not shouting
         and token.fold not in known
         and token.stem not in known
         and (not token.starts or token.raw.isupper())
         and len(token.fold) > 1
-    )
-    return _Named(text, codes, names)
+    ]
+    inner = [token for token in text.tokens if token.kind == "word" and not token.starts] if names else []
+    capitals = sum(token.raw[0].isupper() for token in inner)
+    shouting = len(inner) > 2 and capitals > 0.6 * len(inner)  # Title Case or ALL CAPS: a capital tells nothing
+    return [] if shouting else names
 
 
 def _compare(query: _Named, cached: _Named) -> str:

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from semcache.guards.base import Guard
 from semcache.guards.lexicon import Pole, english
-from semcache.guards.text import Text
+from semcache.guards.text import Text, poles_in
 
 
 class _Parts(NamedTuple):
@@ -17,26 +17,27 @@ class _Parts(NamedTuple):
 
 
 def _read(text: Text) -> _Parts:
-    grammar = english().grammar
+    grammar, verbs = english().grammar, english().verbs
+    contrast, from_words, to_words, between = (grammar[kind] for kind in ("contrast", "source", "target", "between"))
     content = {word.at for word in text.words}
     source: set[str] = set()
     target: set[str] = set()
     around: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
     for at, (word, stem) in enumerate(zip(text.folds, text.stems, strict=True)):
-        if word in grammar["contrast"]:
+        if word in contrast:
             before = frozenset(other.stem for other in text.words if other.at < at)
             around[word] = (before, frozenset(other.stem for other in text.words if other.at > at))
-        elif word in grammar["source"]:
+        elif word in from_words:
             after = _phrase(text, content, at + 1, 1)
             source |= after
             around[word] = (_phrase(text, content, at - 1, -1), after)
-        elif word in grammar["target"]:
+        elif word in to_words:
             target |= _phrase(text, content, at + 1, 1)
-            if not grammar["source"] & set(text.folds):
+            if from_words.isdisjoint(text.folds):
                 source |= _phrase(text, content, at - 1, -1)
-        elif word in grammar["between"] or stem in english().verbs:
+        elif word in between or stem in verbs:
             before, after = _phrase(text, content, at - 1, -1), _phrase(text, content, at + 1, 1)
-            passive = stem in english().verbs and text.folds[at + 1 : at + 2] == ("by",)
+            passive = stem in verbs and text.folds[at + 1 : at + 2] == ("by",)
             around[stem] = (after, before) if passive else (before, after)
     return _Parts(frozenset(source), frozenset(target), around, _first_sides(text))
 
@@ -45,7 +46,7 @@ def _first_sides(text: Text) -> dict[int, tuple[int, ...]]:
     """For lines of opposites of which a text has several poles: in which order. "Pros and cons" have none."""
     sides: dict[int, list[int]] = {}
     end = 0
-    for found in english().poles.find(text.folds, text.stems):
+    for found in poles_in(text):
         paired = found.start == end + 1 and text.folds[end] in english().grammar["pairing"]
         for pole in found.value:
             order = sides.setdefault(pole.line, [])

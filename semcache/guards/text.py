@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
 
 from semcache.guards.asks import Ask, read_asks
-from semcache.guards.lexicon import Lexicon, english, language_words, stem
+from semcache.guards.lexicon import Found, Lexicon, Pole, english, language_words, stem
 from semcache.guards.quantities import Quantity, read_quantities
 
 Kind = Literal["word", "number", "code", "symbol"]
@@ -18,7 +17,8 @@ Kind = Literal["word", "number", "code", "symbol"]
 _BLOCK: Final = re.compile(r"```.*?```|~~~.*?~~~|`[^`\n]+`", re.DOTALL)
 _TOKEN: Final = re.compile(
     r"""
-    (?P<code>
+    (?P<plain>[A-Za-z][a-z]*(?![^\s,?!]))   # most words: they need not be held against all that follows
+  | (?P<code>
         (?:https?://|www\.)[^\s<>"']*[\w/]                         # link
       | (?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+             # mail address
       | (?<![\w/.])(?:~|\.{1,2})?/(?:[\w.@-]+/)*[\w.@-]*\w          # path
@@ -103,13 +103,21 @@ def fold(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_EDGE)
 
 
+def poles_in(text: Text) -> tuple[Found[tuple[Pole, ...]], ...]:
+    """The words of a text that stand at one end of a line of opposites, from the left."""
+    known: tuple[Found[tuple[Pole, ...]], ...] | None = text.features.get("poles")
+    if known is None:
+        text.features["poles"] = known = tuple(english().poles.find(text.folds, text.stems))
+    return known
+
+
 @lru_cache(maxsize=8192)
 def read(text: str) -> Text:
     """Read a text. Pure; the memo is bounded by number, so very long texts should not come here by the thousand."""
     blocks = tuple(" ".join(block.strip("`~").split()) for block in _BLOCK.findall(text))
     prose = unicodedata.normalize("NFKC", _BLOCK.sub(" ", text) if blocks else text).translate(_ALIKE)
     lexicon = english()
-    tokens = _without_fillers(list(_tokens(prose)), lexicon)
+    tokens = _without_fillers(_tokens(prose), lexicon)
     folds = tuple(token.fold for token in tokens)
     stems = tuple(token.stem for token in tokens)
     phrases = {found.start: found for found in lexicon.concepts.find(folds, stems)}
@@ -154,36 +162,43 @@ def read(text: str) -> Text:
     )
 
 
-def _tokens(prose: str) -> Iterator[Token]:
+def _tokens(prose: str) -> list[Token]:
+    tokens: list[Token] = []
     starts = True
     for match in _TOKEN.finditer(prose):
-        kind: Kind = match.lastgroup  # type: ignore[assignment]
-        raw = match.group()
-        folded = raw.casefold()
-        if (
-            kind == "code"
-            and (glued := _GLUED.fullmatch(folded))
-            and (glued[2] in _SUFFIXES or glued[2] in english().units)
-        ):
-            yield Token(glued[1], glued[1], glued[1], "number", starts)
-            yield Token(glued[2], glued[2], glued[2], "word", False)
-            starts = False
+        kind, raw = match.lastgroup, match[0]
+        if kind == "plain" or kind == "word":
+            tokens += _words(raw, starts)
+        elif kind == "code":
+            tokens += _codes(raw, starts)
+        elif kind == "number":
+            tokens.append(Token(raw, raw, raw, "number", starts))
+        elif raw in _END:
+            starts = True
             continue
-        if kind == "symbol":
-            if raw in _END:
-                starts = True
-                continue
-            yield Token(raw, folded, folded, kind, False)
-            continue
-        if kind == "word":
-            for part in _expand(folded):
-                yield Token(raw, part, stem(part), kind, starts)
-                starts = False
         else:
-            if kind == "code":
-                folded = _LETTER_DASH_DIGIT.sub(r"\1\2", "".join(folded.split()))
-            yield Token(raw, folded, folded, kind, starts)
+            tokens.append(Token(raw, raw, raw, "symbol", False))
+            continue
         starts = False
+    return tokens
+
+
+@lru_cache(maxsize=16384)
+def _words(raw: str, starts: bool) -> tuple[Token, ...]:
+    """What is written as one word, contractions taken apart."""
+    parts = _expand(raw.casefold())
+    return tuple(Token(raw, part, stem(part), "word", starts and at == 0) for at, part in enumerate(parts))
+
+
+def _codes(raw: str, starts: bool) -> tuple[Token, ...]:
+    """A code; a number with its unit or suffix is two tokens."""
+    folded = raw.casefold()
+    glued = _GLUED.fullmatch(folded)
+    if glued and (glued[2] in _SUFFIXES or glued[2] in english().units):
+        number, unit = glued.groups()
+        return Token(number, number, number, "number", starts), Token(unit, unit, unit, "word", False)
+    folded = _LETTER_DASH_DIGIT.sub(r"\1\2", "".join(folded.split()))
+    return (Token(raw, folded, folded, "code", starts),)
 
 
 @lru_cache(maxsize=1)
@@ -222,10 +237,13 @@ def _expand(word: str) -> tuple[str, ...]:
 
 def _without_fillers(tokens: list[Token], lexicon: Lexicon) -> list[Token]:
     folds = [token.fold for token in tokens]
+    fillers = list(lexicon.fillers.find(folds, folds))
+    if not fillers:
+        return tokens
     people = lexicon.grammar["speaker"] | lexicon.grammar["listener"]
     stop = {
         at
-        for found in lexicon.fillers.find(folds, folds)
+        for found in fillers
         # "Do you know me?" and "what do you know?" mean what they say.
         if folds[found.end - 1] not in lexicon.grammar["leads_on"]
         or (found.end < len(folds) and folds[found.end] not in people)
