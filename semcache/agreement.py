@@ -37,11 +37,11 @@ def shares(candidates: Iterable[Candidate]) -> dict[str, float]:
 
     An answer that was reported wrong for the very question asked has none.
     """
-    voters = [one for one in candidates if one.answer is not None and one.similarity >= FROM]
-    wrong = {one.answer for one in voters if one.wrong_before}
+    near = [one for one in candidates if one.answer is not None and one.similarity >= FROM]
+    wrong = {one.answer for one in near if one.wrong_before}
     weights: dict[str, float] = {}
-    for one in voters:
-        if one.answer is not None and not one.barred and not one.history:
+    for one in near:
+        if one.answer is not None and _votes(one):
             weights[one.answer] = weights.get(one.answer, 0.0) + math.exp((one.similarity - 1.0) / _WIDTH)
     total = _DOUBT + sum(weights.values())
     return {answer: 0.0 if answer in wrong else weight / total for answer, weight in weights.items()}
@@ -68,17 +68,18 @@ def vouched(
         guards: Names of the guards that are switched on.
     """
     answer = max(shares, key=shares.__getitem__, default=None)
-    if answer is None or shares[answer] < at_least:
+    if answer is None or not shares[answer] or shares[answer] < at_least:
         return None
-    agreeing = [
-        one
-        for one in candidates
-        if one.answer == answer and one.similarity >= FROM and not one.barred and not one.history
-    ]
+    agreeing = [one for one in candidates if one.answer == answer and one.similarity >= FROM and _votes(one)]
     if len(agreeing) < _FEW or (len(agreeing) < _MANY and not _covered(text, agreeing)):
         return None
     firm = [name for name in guards if name not in WEIGHED]
     return next((one for one in agreeing if all(said.ok for said in verdicts(firm, text, one.text))), None)
+
+
+def _votes(one: Candidate) -> bool:
+    """What an answer is too old, doubted or given in another conversation for, no others make up for."""
+    return not one.barred and not one.history and not one.too_old
 
 
 def _covered(text: str, agreeing: Sequence[Candidate]) -> bool:

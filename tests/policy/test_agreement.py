@@ -66,6 +66,21 @@ def test_a_contested_answer_is_not_served_however_near():
     assert "agreement" in decision.reason
 
 
+@pytest.mark.parametrize("doubt", ["too_old", "barred"])
+def test_what_may_not_be_served_itself_has_no_vote(doubt):
+    found = [one._replace(**{doubt: True}) for one in candidates(*((text, 0.8) for text in CARD))]
+    assert shares(found) == {}
+    assert decide("is my plastic coming", found).verdict == "reject"
+    one_left = [found[0]._replace(**{doubt: False}), *found[1:]]
+    assert decide("is my plastic coming", one_left).verdict == "reject"
+
+
+def test_no_bar_is_so_low_that_a_reported_answer_passes():
+    found = candidates(*((text, 0.8) for text in CARD))
+    found[2] = found[2]._replace(wrong_before=True)
+    assert decide("is my plastic coming", found, Policy(answers="closed", min_agreement=0.0)).verdict == "reject"
+
+
 def test_the_same_words_are_served_whatever_the_others_say():
     others = [(f"how do I reset my {thing}", 0.99, thing) for thing in ("pin", "username", "phone")]
     found = candidates(("How do I reset my password?", 1.0), *others)
