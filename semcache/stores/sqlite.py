@@ -37,6 +37,8 @@ _REMOVED = (
     "SELECT id FROM removals WHERE seq > :after AND seq <= :upto AND id NOT IN (SELECT id FROM entries) "
     "UNION SELECT id FROM entries WHERE seq > :after AND seq <= :upto AND embedder <> :embedder"
 )
+# Up to the last character that there is: else all names above the prefix would be read.
+_COUNTERS = "SELECT name, value FROM counters WHERE name >= ?1 AND name < ?1 || char(1114111)"
 _WRONG = "SELECT a, b FROM wrong_pairs WHERE seq > ? AND seq <= ? ORDER BY seq"
 
 
@@ -262,12 +264,12 @@ class SqliteStore(PersistentStore):
 
     def counters(self, prefix: str = "") -> dict[str, int]:
         with self._file.connection() as connection:
-            rows = connection.db.execute(
-                "SELECT name, value FROM counters WHERE name >= ?1 AND substr(name, 1, length(?1)) = ?1", (prefix,)
-            )
+            rows = connection.db.execute(_COUNTERS, (prefix,))
             return dict(rows)
 
     def drop_counters(self, names: Sequence[str]) -> None:
+        if not names:
+            return  # a transaction would have every follower of the feed look again
         with self._file.writing() as connection:
             connection.db.executemany("DELETE FROM counters WHERE name = ?", ((name,) for name in names))
 
