@@ -12,25 +12,42 @@ import contextlib
 import threading
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from semcache.types import Entry, Usage
+from semcache.types import Entry, Layer, Usage
+
+if TYPE_CHECKING:
+    from semcache.policy import Rules
 
 Owner = tuple[int, object]
 """Thread ident and, on an event loop, the task: who must never wait for this flight."""
 
 
-class Landed(NamedTuple):
-    """A leader's answer, as its followers get it. ``body`` is ``None`` when it cannot be shared.
+class Found(NamedTuple):
+    """What the cache had for a leader: an entry, how near it is, and why it was served although it had expired.
 
-    ``stale``: the expired entry that answered the leader, as the upstream had failed for the reason ``why``.
+    ``rules``: what held for the leader. ``compared``: its question as it was compared with the entry's, if that was not
+    the request's own text.
     """
 
-    body: bytes | None
+    entry: Entry
+    rules: Rules
+    similarity: float = 1.0
+    layer: Layer = "exact"
+    stale: str = ""
+    compared: str | None = None
+
+
+class Landed(NamedTuple):
+    """A leader's answer, as its followers get it: the upstream's own, or what the cache had (``found``).
+
+    Neither: the upstream's answer cannot be shared.
+    """
+
+    body: bytes | None = None
     usage: Usage | None = None
     latency_s: float = 0.0
-    stale: Entry | None = None
-    why: str = ""
+    found: Found | None = None
 
 
 class Flight:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from semcache.flight import Landed
+from semcache.flight import Found, Landed
 from semcache.live.answers import answer_text, same_answer
 from semcache.matching import by_meaning, embed, exact, keeps_to_schema
 from semcache.outage import is_outage
@@ -139,8 +139,9 @@ def call(ctx: Call) -> Flow:
             continue
         if not isinstance(joined, Landed):
             lead = joined
-        elif joined.stale is not None:
-            return _hit(ctx, joined.stale, 1.0, "exact", joined.why)
+        elif joined.found is not None:
+            if (shared := _shared(ctx, joined.found)) is not None:
+                return shared
         elif joined.body is not None:
             return _collapsed(ctx, joined)
         break
@@ -265,7 +266,7 @@ def _lead(ctx: Call, key: Key, lead: Lead) -> Flow:
         # The exact tier is asked again: another leader may have landed since this call's first look.
         found = yield from _find(ctx, key)
         if found is not None:
-            lead.land(Landed(found.body, ctx.outcome.usage, ctx.outcome.upstream_latency_s or 0.0))
+            _share(ctx, lead)
             return found
     return (yield from _miss(ctx, key, lead))
 
@@ -312,7 +313,7 @@ def _stale(ctx: Call, key: Key, lead: Lead | None, why: str) -> Generator[Step, 
         return None
     if lead is not None:
         # Else each follower would wait for a failure of its own, one after the other.
-        lead.land(Landed(entry.response, stale=entry, why=why))
+        lead.land(Landed(found=Found(entry, ctx.rules, stale=why)))
     return _hit(ctx, entry, 1.0, "exact", why)
 
 
@@ -404,6 +405,25 @@ def _collapsed(ctx: Call, landed: Landed) -> Answered:
     outcome.usage = landed.usage
     outcome.upstream_latency_s = landed.latency_s
     return Answered(landed.body)
+
+
+def _share(ctx: Call, lead: Lead) -> None:
+    """Hand followers what a hit has served, so that theirs is one too."""
+    entry, outcome = ctx.found, ctx.outcome
+    assert entry is not None
+    assert outcome.layer is not None
+    assert outcome.similarity is not None
+    found = Found(entry, ctx.rules, outcome.similarity, outcome.layer, compared=ctx.compared)
+    lead.land(Landed(found=found))
+
+
+def _shared(ctx: Call, found: Found) -> Answered | None:
+    """A leader's hit, if the follower would take it: what callers demand of a hit is no part of the key."""
+    near_enough = ctx.min_similarity is None or found.similarity >= ctx.min_similarity
+    if ctx.refresh or found.rules != ctx.rules or not near_enough:
+        return None
+    ctx.compared = found.compared
+    return _hit(ctx, found.entry, found.similarity, found.layer, found.stale)
 
 
 def _metered(ctx: Call, reply: Reply) -> Reply:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from semcache import flow
-from semcache.flight import Landed
+from semcache.flight import Found, Landed
 from semcache.keys import make_key
 from semcache.policy import Policy
 from semcache.prompt_cache import Plan
@@ -134,7 +134,7 @@ def test_a_leader_looks_again_since_another_may_have_landed():
     answered = drive(flow.call(ctx), (GetExact, None), (Join, lead), (GetExact, entry(ctx)))
     assert answered.body == b'"stored"'
     assert ctx.outcome.hit
-    assert lead.ended[0].body == b'"stored"'
+    assert lead.ended[0].found.entry.response == b'"stored"'
 
 
 def test_a_semantic_hit_serves_the_near_entry_and_lands():
@@ -152,7 +152,7 @@ def test_a_semantic_hit_serves_the_near_entry_and_lands():
     assert (ctx.outcome.status, ctx.outcome.layer, ctx.outcome.similarity) == ("hit", "semantic", 0.999)
     assert ctx.outcome.entry_id == near.key.id
     assert ctx.outcome.decision.verdict == "serve"
-    assert lead.ended[0].body == b'"stored"'
+    assert lead.ended[0].found.entry.response == b'"stored"'
 
 
 @pytest.mark.parametrize(
@@ -182,6 +182,32 @@ def test_a_follower_gets_the_leaders_answer_and_is_no_hit():
     assert ctx.outcome.collapsed
     assert not ctx.outcome.hit
     assert not ctx.outcome.stored
+
+
+def test_a_follower_of_a_hit_is_a_hit_that_can_be_reported_and_audited():
+    first, second, lead = context(), context(), Lead()
+    near = Near(entry(first), 0.99, False)
+    drive(flow.call(first), (GetExact, None), (Join, lead), (GetExact, None), (Embed, VECTOR), (Search, [near]))
+    answered = drive(flow.call(second), (GetExact, None), (Join, lead.ended[0]))
+    assert answered.body == b'"stored"'
+    outcome = second.outcome
+    assert (outcome.status, outcome.layer, outcome.similarity) == ("hit", "semantic", 0.99)
+    assert (outcome.entry_id, outcome.collapsed) == (near.entry.key.id, False)
+    assert second.found is near.entry
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"refresh": True}, {"min_similarity": 0.995}, {"policy": Policy(threshold=0.995)}],
+    ids=["refresh", "its own bar", "other rules"],
+)
+def test_a_follower_that_demands_more_of_a_hit_goes_upstream(changes):
+    ctx = context(**changes)
+    found = Found(entry(ctx), Policy().rules("default"), 0.99, "semantic")
+    script = [(Join, Landed(found=found)), (CallUpstream, REPLY)]
+    script += [(Embed, VECTOR), (Write, True)]
+    answered = drive(flow.call(ctx), *([] if ctx.refresh else [(GetExact, None)]), *script)
+    assert answered.value == "value"
 
 
 def test_a_follower_whose_leader_failed_takes_over():
@@ -400,7 +426,7 @@ def test_an_expired_answer_is_served_for_an_exception():
         "upstream raised TimeoutError",
     )
     assert ctx.outcome.ttl_s == -10.0
-    assert lead.ended[0].stale is not None
+    assert lead.ended[0].found.stale == "upstream raised TimeoutError"
 
 
 def drive_on(steps, answer):
@@ -464,7 +490,7 @@ def test_nothing_expired_is_looked_for(changes, error):
 
 def test_a_follower_gets_the_expired_answer_of_its_leader():
     ctx = context(policy=STALE)
-    landed = Landed(b'"stored"', stale=expired(ctx), why="status 503")
+    landed = Landed(found=Found(expired(ctx), ctx.rules, stale="status 503"))
     answered = drive(flow.call(ctx), (GetExact, None), (Join, landed))
     assert answered.body == b'"stored"'
     assert (ctx.outcome.status, ctx.outcome.reason) == ("stale", "status 503")

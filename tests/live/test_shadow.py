@@ -35,7 +35,8 @@ def context(**changes):
         "started": 0.0,
         "fingerprint": lambda: "fp",
     }
-    return flow.Call(**{**settings, **changes})
+    settings |= changes
+    return flow.Call(rules=settings["policy"].rules(settings["namespace"]), **settings)
 
 
 def stored(text, response=b'"stored"'):
