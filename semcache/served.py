@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from _thread import start_new_thread
+from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from semcache.types import Outcome, Reply
 
@@ -36,6 +38,11 @@ class Served(NamedTuple):
     pending: Pending | None = None
 
 
+_BEGUN: Final[set[Pending]] = set()
+"""Held until they end. Else the garbage collector would end the flow of a stream that was dropped, in whichever thread
+it runs, which may hold the very locks that the flow wants."""
+
+
 class Pending:
     """A call whose upstream is streaming. The edge ends it with ``complete`` or ``abandon``; the first one counts."""
 
@@ -45,6 +52,7 @@ class Pending:
         self._engine = engine
         self._flow: Flow | None = flow
         self._lock = threading.Lock()
+        _BEGUN.add(self)
 
     def complete(self, reply: Reply) -> None:
         """The stream was read to its end."""
@@ -83,6 +91,12 @@ class Pending:
             self.outcome.reason = reason
             self._finish()
 
+    def drop(self) -> None:
+        """As :meth:`abandon`, for finalizers: waits for no lock, since another thread does it."""
+        with suppress(RuntimeError):  # the interpreter is about to end
+            # Not threading.Thread: that has locks of its own.
+            start_new_thread(self.abandon, ())
+
     def _finish(self) -> None:
         self.outcome.seconds["total"] = time.perf_counter() - self._ctx.started
         self._engine.finish(self.outcome)
@@ -92,4 +106,5 @@ class Pending:
     def _take(self) -> Flow | None:
         with self._lock:
             flow, self._flow = self._flow, None
+            _BEGUN.discard(self)
             return flow

@@ -101,14 +101,20 @@ class Recording:
     def _end(self) -> tuple[Pending, Reply] | None:
         body = self.recorder.finish() if self._pending is not None else None
         if body is None:
-            self.abandon()
+            self._drop()
             return None
         pending, self._pending = self._pending, None
         return None if pending is None else (pending, self._exchange.recorded(body))
 
+    def _drop(self) -> None:
+        """As :meth:`abandon`, where the garbage collector may be who asks for it: SDKs close what was dropped."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.drop()
+
     def __del__(self) -> None:
         # A response that was dropped unread would keep its followers waiting.
-        self.abandon()
+        self._drop()
 
 
 def tee(chunks: Iterable[bytes], recording: Recording) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -352,6 +353,29 @@ async def test_an_answer_that_is_not_whole_is_handed_on_and_not_stored(
         up.script([fault])
         assert "stored" not in await sdk.status(client, "Something else")
         assert (await sdk.status(client, "Something else")).startswith(MISS)
+
+
+@SYNC
+def test_the_garbage_collector_waits_for_no_lock_of_ours(sdk: Sdk, up: Upstream, exact_cache: SemanticCache) -> None:
+    """It comes whenever something is allocated, also while this very thread holds one."""
+    client = exact_cache.wrap(sdk.client(up))
+    flights = exact_cache.engine.performer.flights
+
+    def collect() -> None:
+        stream = sdk.endpoint(client).create(**sdk.arguments(stream=True))
+        next(iter(stream))
+        knot = [stream]
+        knot.append(knot)
+        del stream, knot
+        with flights._lock:
+            gc.collect()
+
+    collecting = threading.Thread(target=collect, daemon=True)
+    collecting.start()
+    collecting.join(20)
+    assert not collecting.is_alive()
+    assert str(sdk.endpoint(client).create(**sdk.arguments()))
+    assert len(flights) == 0
 
 
 @EACH
