@@ -259,7 +259,8 @@ class _Cache:
         if outcome.reported == "wrong":
             return  # a better answer may stand in its place by now
         if outcome.layer == "semantic" and outcome.key is not None:
-            engine.mark_wrong(outcome.key.id, entry_id)
+            (entry,) = engine.store.fetch([entry_id])
+            engine.mark_wrong(outcome.key.id, entry_id, None if entry is None else entry.response)
         engine.store.delete(Selector(ids=(entry_id,)))
         if engine.semantic is not None:
             engine.semantic.remove([entry_id])

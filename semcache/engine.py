@@ -22,6 +22,7 @@ from semcache.errors import BudgetExceeded, CanonicalError
 from semcache.events import EventHook, Hook, emit, logger
 from semcache.guards import language
 from semcache.keys import make_key
+from semcache.live.answers import answer_id
 from semcache.live.audit import Auditor, Later
 from semcache.live.evidence import Evidence
 from semcache.marking import Marker
@@ -185,15 +186,21 @@ class Engine:
                 self.emit(Event("hook_error", str(error), error))
         return outcome
 
-    def mark_wrong(self, key_id: int, entry_id: int) -> None:
-        """These two questions must never answer each other.
+    def mark_wrong(self, key_id: int, entry_id: int, answer: bytes | None) -> None:
+        """These two questions must never answer each other, and no entry the first one with this answer.
+
+        Args:
+            answer: As entries keep it; ``None`` if it is not known any more.
 
         Raises:
-            StoreError: The store could not be told.
+            StoreError: The store could not be told; this process knows all the same.
         """
-        self.store.mark_wrong(*sorted((key_id, entry_id)))
+        wrong = [(key_id, entry_id)] if answer is None else [(key_id, entry_id), (key_id, answer_id(answer))]
         if self.semantic is not None:
-            self.semantic.mark_wrong(key_id, entry_id)
+            for pair in wrong:
+                self.semantic.mark_wrong(*pair)
+        for pair in wrong:
+            self.store.mark_wrong(*sorted(pair))
 
     def close(self) -> None:
         self.performer.close()
@@ -259,7 +266,7 @@ class Engine:
                     answer = await self.performer.astep(step)
                     continue
                 try:
-                    if self.budgets.must_look and not self.store.inline_reads:
+                    if self.budgets.must_look and not self.store.inline_writes:
                         await asyncio.to_thread(self.budgets.look)
                     self.budgets.admit(ctx.namespace)
                     answer = await (call() if step.body is None else call(step.body))
@@ -302,8 +309,8 @@ class Engine:
             if self.policy.secrets == "redact" and secret_in(self.policy, key.canonical):
                 request = mask_secrets(request, self._mask_key, emails=self.policy.emails_are_secret)
                 key = make_key(request, namespace, tenant, options.private_to)
-        except CanonicalError as error:
-            bypass = bypass or str(error)
+        except (CanonicalError, RecursionError) as error:  # masking goes deeper than making a key
+            key, bypass = None, bypass or str(error)
             self.emit(Event("uncanonical", str(error), error))
         semantic = self.semantic
         return flows.Call(

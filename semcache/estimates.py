@@ -113,11 +113,14 @@ class Meter:
         """The usage of a call; ``None`` if it failed, or if nobody counted and the answer is not all text."""
         if request.model is None or reply.failed:
             return reply.usage
-        if reply.usage is None:
-            answer = _answer(reply.body)
-            return None if answer is None else self.estimate(request.model, guess_prompt(request), answer)
-        if not reply.usage.estimated:
-            self._learn(request, reply, plain_name(request.model))
+        try:
+            if reply.usage is None:
+                answer = _answer(reply.body)
+                return None if answer is None else self.estimate(request.model, guess_prompt(request), answer)
+            if not reply.usage.estimated:
+                self._learn(request, reply, plain_name(request.model))
+        except RecursionError:  # a request without end, which the cache has let through as it was
+            pass
         return reply.usage
 
     def estimate(self, model: str, guessed_prompt: float, answer: str) -> Usage:

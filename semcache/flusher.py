@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 import time
+from contextlib import suppress
 from typing import Final, Protocol
 
 from semcache._fork import renew_in_child
@@ -41,8 +42,10 @@ class Flusher:
         with self._lock:
             self._waiting.add(item)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="semcache-flusher", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="semcache-flusher", daemon=True)
+                with suppress(RuntimeError):  # no more threads: the next call tries again, or the exit flushes
+                    thread.start()
+                    self._thread = thread
         self._work.set()
 
     def forget(self, item: Flushes) -> None:

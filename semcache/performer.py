@@ -1,6 +1,6 @@
 """Performs single steps of flows: the store, the flights, the embedder, the index and the verifier are asked here.
 
-Whatever goes wrong in them becomes an event and a ``None`` answer.
+Whatever goes wrong in them becomes an event, and the flow is answered that there is nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from semcache import steps
 from semcache.errors import (
-    CacheTrouble,
     EmbedderError,
     EmbedderUnavailable,
     StoreError,
@@ -23,6 +22,7 @@ from semcache.errors import (
     VerifierError,
 )
 from semcache.flight import Flights, Landed, wait, wait_async
+from semcache.live.answers import answer_id
 from semcache.schemas import keeps_to
 from semcache.shared_history import erase_prompts
 from semcache.types import Event
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from semcache.semantic import SemanticTier
     from semcache.steps import Marked, Near, Step
     from semcache.stores.base import Store
-    from semcache.types import Entry
+    from semcache.types import Entry, Key
 
 
 class Performer:
@@ -98,18 +98,28 @@ class Performer:
         }
 
     def step(self, step: Step) -> Any:
-        """Perform one step of a flow, any but ``CallUpstream``."""
-        return self._perform[type(step)](step)
+        """Perform one step of a flow, any but ``CallUpstream``. Raises nothing."""
+        try:
+            return self._perform[type(step)](step)
+        except Exception as error:
+            return self._failed(step, error)
 
     async def astep(self, step: Step) -> Any:
         """As :meth:`step`, off the event loop where it may take long."""
         kind = type(step)
         perform = self._aperform.get(kind)
-        if perform is not None:
-            return await perform(step)
-        if self._inline.get(kind, True):
-            return self._perform[kind](step)
-        return await asyncio.to_thread(self._perform[kind], step)
+        try:
+            if perform is not None:
+                return await perform(step)
+            if self._inline.get(kind, True):
+                return self._perform[kind](step)
+            return await asyncio.to_thread(self._perform[kind], step)
+        except Exception as error:
+            return self._failed(step, error)
+
+    def _failed(self, step: Step, error: Exception) -> Any:
+        self._trouble(error, _PARTS.get(type(step), "store_error"))
+        return _NOTHING.get(type(step))
 
     def after_fork(self) -> None:
         """In a child: the parent's calls in flight are its own."""
@@ -134,34 +144,22 @@ class Performer:
         if self.marker is not None:
             self.marker.close()
 
-    def _get_exact(self, step: steps.GetExact) -> Any:
-        try:
-            return self.store.get(step.key)
-        except CacheTrouble as error:
-            self._trouble(error)
-            return None
+    def _get_exact(self, step: steps.GetExact) -> Entry | None:
+        return self.store.get(step.key)
 
     def _get_stale(self, step: steps.GetStale) -> Entry | None:
-        try:
-            entry = self.store.get(step.key, stale_s=step.stale_s)
-        except CacheTrouble as error:
-            self._trouble(error)
-            return None
+        entry = self.store.get(step.key, stale_s=step.stale_s)
         if entry is not None:
             self.emit(Event("served_stale", f"an expired answer was served: {step.why}"))
         return entry
 
     def _write(self, step: steps.Write) -> bool:
-        try:
-            self.store.put(step.entry)
-        except CacheTrouble as error:
-            self._trouble(error)
-            return False
+        self.store.put(step.entry)
         if self.semantic is not None:
             try:
                 self.semantic.add(step.entry)
-            except CacheTrouble as error:
-                self._trouble(error)
+            except Exception as error:  # it is stored all the same
+                self._trouble(error, "index_error")
         return True
 
     def _join(self, step: steps.Join) -> Any:
@@ -204,23 +202,13 @@ class Performer:
 
     def _embed(self, step: steps.Embed) -> Any:
         assert self.semantic is not None
-        queue = self.semantic.queue
-        try:
-            return queue.embed(step.text) if self._reads(step.text) else steps.UNREADABLE
-        except CacheTrouble as error:
-            self._trouble(error)
-            return None
+        return self.semantic.queue.embed(step.text) if self._reads(step.text) else steps.UNREADABLE
 
     async def _aembed(self, step: steps.Embed) -> Any:
         assert self.semantic is not None
-        queue = self.semantic.queue
-        try:
-            # The first question loads the tokenizer, or with some embedders the model.
-            reads = self._reads(step.text) if self._has_read else await asyncio.to_thread(self._reads, step.text)
-            return await queue.aembed(step.text) if reads else steps.UNREADABLE
-        except CacheTrouble as error:
-            self._trouble(error)
-            return None
+        # The first question loads the tokenizer, or with some embedders the model.
+        reads = self._reads(step.text) if self._has_read else await asyncio.to_thread(self._reads, step.text)
+        return await self.semantic.queue.aembed(step.text) if reads else steps.UNREADABLE
 
     def _reads(self, text: str) -> bool:
         assert self.semantic is not None
@@ -232,24 +220,29 @@ class Performer:
         semantic = self.semantic
         assert semantic is not None
         self.evidence.refresh()
-        try:
-            matches = semantic.search(step.key, step.vector, step.k, step.min_similarity)
-            ids = [match.id for match in matches if match.id != step.key.id]
-            if not ids:
-                return []
-            entries = self.store.fetch(ids)
-            gone = [id for id, entry in zip(ids, entries, strict=True) if entry is None]
-            if gone:
-                semantic.remove(gone)
-            near = semantic.near(step.key, step.vector, entries, step.min_similarity)
-        except CacheTrouble as error:
-            self._trouble(error)
+        matches = semantic.search(step.key, step.vector, step.k, step.min_similarity)
+        ids = [match.id for match in matches if match.id != step.key.id]
+        if not ids:
             return []
-        weights = (self.evidence.weigh(n.entry.namespace, n.entry.key.id) for n in near)
-        return [n if w is None else n._replace(**w._asdict()) for n, w in zip(near, weights, strict=True)]
+        entries = self.store.fetch(ids)
+        gone = [id for id, entry in zip(ids, entries, strict=True) if entry is None]
+        if gone:
+            semantic.remove(gone)
+        near = semantic.near(step.key, step.vector, entries, step.min_similarity)
+        return [self._weighed(step.key, one) for one in near]
+
+    def _weighed(self, key: Key, near: Near) -> Near:
+        """A candidate with what has been reported of it, and of its answer to this question in another entry."""
+        assert self.semantic is not None
+        entry = near.entry
+        if not near.wrong_before and self.semantic.is_wrong(key.id, answer_id(entry.response)):
+            near = near._replace(wrong_before=True)
+        weight = self.evidence.weigh(entry.namespace, entry.key.id)
+        return near if weight is None else near._replace(**weight._asdict())
 
     async def _asearch(self, step: steps.Search) -> list[Near]:
-        if self.store.inline_reads and self.semantic is not None and self.semantic.warm:
+        reads_only = self.store.inline_writes or not self.evidence.must_write
+        if self.store.inline_reads and reads_only and self.semantic is not None and self.semantic.warm:
             return self._search(step)
         return await asyncio.to_thread(self._search, step)
 
@@ -270,23 +263,18 @@ class Performer:
         return self._verdict(future)
 
     def _asked(self, step: steps.Verify) -> Future[float] | None:
-        try:
-            return None if self.desk is None else self.desk.ask(step)
-        except CacheTrouble as error:
-            self._trouble(error)
-            return None
+        return None if self.desk is None else self.desk.ask(step)
 
     def _verdict(self, future: Future[float] | None) -> float | None:
         if future is None:
             return None
         if not future.done():
             if self.policy.verify_within_s:
-                self._trouble(VerifierError(f"no verdict within {self.policy.verify_within_s:g} s"))
+                raise VerifierError(f"no verdict within {self.policy.verify_within_s:g} s")
             return None
         error = future.exception()
-        if error is not None:
-            self._trouble(error if isinstance(error, Exception) else VerifierError(repr(error)))
-            return None
+        if error is not None and not isinstance(error, Exception):
+            raise VerifierError(repr(error))  # a verifier's SystemExit ends its own thread only
         return future.result()
 
     def _check_schema(self, step: steps.CheckSchema) -> bool | None:
@@ -302,11 +290,11 @@ class Performer:
         if self.marker is not None:
             self.marker.reconcile(step.marked, step.usage)
 
-    def _trouble(self, error: Exception) -> None:
+    def _trouble(self, error: Exception, part: str) -> None:
         if isinstance(error, (StoreUnavailable, EmbedderUnavailable)):
             return  # that it failed has been said once
-        kind = next((kind for base, kind in _TROUBLE.items() if isinstance(error, base)), "verifier_error")
-        self.emit(Event(kind, str(error), error))
+        kind = next((kind for base, kind in _TROUBLE.items() if isinstance(error, base)), part)
+        self.emit(Event(kind, str(error) or repr(error), error))
 
 
 _TROUBLE: dict[type[Exception], str] = {
@@ -314,9 +302,21 @@ _TROUBLE: dict[type[Exception], str] = {
     EmbedderError: "embedder_error",
     VectorIndexError: "index_error",
 }
+# The event of an error that does not say whose it is.
+_PARTS: dict[type, str] = {
+    steps.Rewrite: "rewrite_error",
+    steps.Embed: "embedder_error",
+    steps.Search: "index_error",
+    steps.Verify: "verifier_error",
+    steps.CheckSchema: "schema_mismatch",
+    steps.MarkPrompt: "prompt_cache_error",
+    steps.Reconcile: "prompt_cache_error",
+}
+_NOTHING: dict[type, Any] = {steps.Search: (), steps.Write: False}
+"""The answers that are not ``None``."""
 
 
-_ALONE = Landed(None)
+_ALONE = Landed()
 
 
 def _tell(loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
+from xxhash import xxh3_64_intdigest
 
 Judge = Callable[[str, str, str, str], bool | None]
 """``judge(question, stored_question, stored_answer, fresh_answer)``: whether the stored answer serves the question.
@@ -46,7 +47,10 @@ def text_of(answer: Any) -> str | None:
     """The text of a provider's parsed answer; ``None`` if it is none, or not all text (tool calls, several choices)."""
     if not isinstance(answer, dict):
         return None
-    return next((text for read in _READERS if (text := read(answer)) is not None), None)
+    try:
+        return next((text for read in _READERS if (text := read(answer)) is not None), None)
+    except (AttributeError, KeyError, TypeError):
+        return None  # a function's own answer that has the field names of a provider's
 
 
 def same_answer(question: str, stored_question: str, stored_answer: str, fresh_answer: str) -> bool | None:
@@ -64,6 +68,11 @@ def folded(answer: str) -> str:
         return orjson.dumps(orjson.loads(answer), option=orjson.OPT_SORT_KEYS).decode()
     except orjson.JSONDecodeError:
         return " ".join(answer.casefold().split()).rstrip(".!")
+
+
+def answer_id(body: bytes) -> int:
+    """63 bits that stand for an answer among wrong pairs; answers that :func:`same_answer` takes for one have one."""
+    return int(xxh3_64_intdigest(folded(answer_text(body)).encode(errors="surrogatepass")) >> 1)
 
 
 _OF_THE_CALL = frozenset({"id", "created", "usage", "model", "system_fingerprint", "service_tier"})

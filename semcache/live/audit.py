@@ -14,6 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -73,7 +74,7 @@ class Auditor:
     Args:
         rate: Share of semantic hits to audit, in (0, 1].
         judge: ``None`` takes :func:`semcache.live.answers.same_answer`, whose verdicts make no rate.
-        mark_wrong: Told of the key id and the entry id of a pair that was found wrong.
+        mark_wrong: Told of the key id and the entry id of a pair that was found wrong, and of the entry's answer.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Auditor:
         judge: Judge | None,
         evidence: Evidence,
         ledger: Ledger,
-        mark_wrong: Callable[[int, int], None],
+        mark_wrong: Callable[[int, int, bytes], None],
         emit: Callable[[Event], None],
     ) -> None:
         self._rate = rate
@@ -190,8 +191,9 @@ class Auditor:
         with self._lock:
             if len(self._threads) < min(WORKERS, self._queue.unfinished_tasks):
                 thread = threading.Thread(target=self._work, name="semcache-audit", daemon=True)
-                self._threads.append(thread)
-                thread.start()
+                with suppress(RuntimeError):  # no more threads: the next audit tries again
+                    thread.start()
+                    self._threads.append(thread)
 
     # On a thread of its own ---------------------------------------------------------------------------------------
 
@@ -231,9 +233,10 @@ class Auditor:
         would: WouldServe | None = outcome.would_serve
         if would is not None:
             would.agrees = right
-        if right is False and outcome.key is not None:
-            self._mark_wrong(outcome.key.id, entry.key.id)
+        # First of all: a store that cannot be told of the pair must not keep a wrong answer out of the rate.
         self._evidence.audited(outcome.namespace, entry.key.id, right, judged=self._judge is not None)
+        if right is False and outcome.key is not None:
+            self._mark_wrong(outcome.key.id, entry.key.id, entry.response)
 
     def _answered(self, audit: Audit, reply: Reply) -> bytes:
         self._ledger.record_audit(audit.outcome.namespace, audit.outcome.model, reply.usage)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -62,6 +62,7 @@ class Evidence:
         self._records: dict[str, Record] = {}
         self._off: dict[str, str] = {}
         self._unwritten: Counter[str] = Counter()
+        self._dropped: deque[str] = deque()  # namespaces, added to without the lock
         self._read_at = -REFRESH_S
         self._lock = threading.RLock()
 
@@ -69,6 +70,7 @@ class Evidence:
         """In a child: the parent writes what is unwritten."""
         self._lock = threading.RLock()
         self._unwritten.clear()
+        self._dropped.clear()
 
     def close(self) -> None:
         """Write what is unwritten; a store that fails now is not tried again."""
@@ -155,9 +157,10 @@ class Evidence:
         self._learn(namespace, {"failed": 1})
 
     def dropped(self, namespace: str) -> None:
-        """The queue was full. Written with what is learned next, since this is a caller's thread."""
-        with self._lock:
-            self._add(namespace, {"dropped": 1})
+        """The queue was full. Written with what is learned next: this may be an event loop's thread, which must wait
+        neither for the store nor for the lock of one that writes to it.
+        """
+        self._dropped.append(namespace)
 
     def resume(self, namespace: str) -> bool:
         """Switch the semantic tier of a namespace on again; false if it was not off.
@@ -227,7 +230,14 @@ class Evidence:
                 record.add(name, value)
                 self._unwritten[counter(namespace, name)] += value
 
+    @property
+    def must_write(self) -> bool:
+        """Whether :meth:`refresh` would not only read."""
+        return bool(self._unwritten or self._dropped)
+
     def _write(self) -> None:
+        while self._dropped:
+            self._add(self._dropped.popleft(), {"dropped": 1})
         if self._unwritten:
             self._store.add_counters(self._unwritten)
             self._unwritten.clear()

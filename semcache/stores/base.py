@@ -147,7 +147,10 @@ class Store(Protocol):
         """
 
     def mark_wrong(self, a: int, b: int) -> None:
-        """Remember that the questions with these entry ids must never answer each other."""
+        """Remember that the questions with these entry ids must never answer each other.
+
+        One of the two may be the id of an answer, which must then never answer the other.
+        """
 
     def add_counters(self, deltas: Mapping[str, int], *, once: str | None = None) -> None:
         """Add to named ledger counters. After a StoreError some or all may have been added.

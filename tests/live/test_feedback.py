@@ -45,6 +45,18 @@ def test_an_entry_that_is_wrong_again_and_again_stops_answering_by_meaning(lasti
         assert other.stats().live == {"default": Standing(reported_wrong=2)}
 
 
+def test_an_answer_reported_wrong_does_not_come_back_from_another_entry(lasting_url):
+    with SemanticCache.open(lasting_url) as cache, SemanticCache.open(lasting_url) as other:
+        assert not hits(other, RESET_AGAIN)  # its index is warm
+        cache.store(RESET, "Ask your boss.")
+        cache.store(RESET.rstrip("?"), "ask your boss")
+        assert hits(cache, RESET_AGAIN)
+        cache.report_wrong(cache.lookup(RESET_AGAIN).outcome)
+        eventually(lambda: cache.explain(RESET_AGAIN).reason == "reported wrong before")
+        eventually(lambda: other.explain(RESET_AGAIN).reason == "reported wrong before")
+        assert hits(cache, RESET.rstrip("?"))  # to its own question it may be right
+
+
 def test_a_much_confirmed_entry_answers_a_little_below_the_threshold(lasting_url):
     threshold = similarity(LOOSER, RESET) + MAX_SLACK / 2
     policy = Policy(threshold=threshold)

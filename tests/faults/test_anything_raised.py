@@ -1,0 +1,125 @@
+"""Whatever a part of the cache raises, and whatever a function returns, the caller gets the upstream's answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from semcache import AsyncSemanticCache, Policy, SemanticCache
+from semcache.stores import MemoryStore
+
+RESET = "How do I reset my password?"
+RESET_AGAIN = "How can I reset my password?"
+
+
+class Raising(MemoryStore):
+    """A store with a bug: one of its methods raises what the contract does not allow."""
+
+    def __init__(self, method):
+        super().__init__()
+        setattr(self, method, self._raise)
+
+    def _raise(self, *args, **kwargs):
+        raise ZeroDivisionError("a bug")
+
+
+class BadIndex:
+    """An index of the user's own whose every method raises."""
+
+    def __init__(self, dim):
+        self.dim = dim
+
+    def __len__(self):
+        return 0
+
+    def __contains__(self, id):
+        return False
+
+    def close(self):
+        pass
+
+    def search(self, *args, **kwargs):
+        raise ZeroDivisionError("a bug")
+
+    add = remove = save = search
+
+
+def broken_verifier(query, cached):
+    raise ZeroDivisionError("a bug")
+
+
+PARTS = {
+    "get": lambda: {"store": Raising("get")},
+    "put": lambda: {"store": Raising("put")},
+    "fetch": lambda: {"store": Raising("fetch")},
+    "changes": lambda: {"store": Raising("changes")},
+    "index": lambda: {"store": MemoryStore(), "index": BadIndex},
+    "verifier": lambda: {
+        "store": MemoryStore(),
+        "policy": Policy(threshold=1.0, verifier=broken_verifier, verify_from=0.5),
+    },
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_raises_makes_an_event(part):
+    events = []
+    with SemanticCache(**PARTS[part]()) as cache:
+        cache.on_event(lambda event: events.append(event.error))
+        ask = cache.wrap(lambda prompt: "Use the link.", name="ask")
+        for question in (RESET, RESET_AGAIN):
+            assert ask(question) == "Use the link."
+    assert any("a bug" in str(error) for error in events)
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_on_an_event_loop_too(part):
+    async with AsyncSemanticCache(**PARTS[part]()) as cache:
+
+        async def answer(prompt):
+            await asyncio.sleep(0)
+            return "Use the link."
+
+        ask = cache.wrap(answer, name="ask")
+        for question in (RESET, RESET_AGAIN):
+            assert await ask(question) == "Use the link."
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"candidates": ["Bob"]},
+        {"candidates": [{"content": 3}]},
+        {"candidates": [{"content": {"parts": ["a"]}}]},
+        {"candidates": [{"content": {"parts": 3}}]},
+        {"choices": [1]},
+        {"type": "message", "content": ["a"]},
+        {"object": "response", "output": ["a"]},
+        {"object": "response", "output": [{"type": "message", "content": ["a"]}]},
+        {"output": {"message": {"content": ["x"]}}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("mode", ["live", "shadow"])
+def test_a_functions_own_answer_may_have_the_field_names_of_a_providers(value, mode):
+    with SemanticCache(store=MemoryStore(), policy=Policy(semantic=False, mode=mode)) as cache:
+        ask = cache.wrap(lambda prompt, model: value, name="ask")
+        for _ in range(2):
+            assert ask("hi", model="gpt-5-mini") == value
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_arguments_without_end_and_deep_ones_go_upstream():
+    endless = []
+    endless.append(endless)
+    with SemanticCache(store=MemoryStore(), policy=Policy(semantic=False, secrets="redact")) as cache:
+        ask = cache.wrap(lambda prompt, model, extra: "answer", name="ask")
+        for extra in (endless, nested(300), nested(450), nested(700), nested(5_000)):
+            assert ask("my key is sk-abc0123456789abcdefghijkl", model="gpt-5-mini", extra=extra) == "answer"
