@@ -49,7 +49,6 @@ _READ_BY_MODEL: Final = frozenset(
 )
 # The answer depends on what is kept elsewhere, or on what the provider looks up. 2026-11-21.
 _STATE: Final = ("previous_response_id", "conversation", "prompt_id", "search_tool_name")
-_GROUNDED: Final = ("citations", "search_results", "vertex_ai_grounding_metadata")
 # LiteLLM says "stop" for ends that it does not know; what the provider said then stands beside it. 2026-11-21.
 _NATIVE_ENDS: Final = frozenset(
     {"stop", "tool_calls", "end_turn", "stop_sequence", "tool_use", "STOP", "COMPLETE", "eos", "eos_token"}
@@ -76,7 +75,7 @@ class LiteLLMChat(OpenAIChat):
         return request if bypass is None else replace(request, bypass=bypass)
 
     def storable(self, body: Mapping[str, Any]) -> Storable:
-        if any(body.get(name) for name in _GROUNDED):
+        if body.get("vertex_ai_grounding_metadata"):
             return Storable("never", "live web search")
         found = super().storable(body)
         if found.keep == "never":

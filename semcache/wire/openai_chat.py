@@ -51,8 +51,12 @@ _TRANSPORT_ONLY: Final = frozenset(
 # Prompt-cache marks on messages, content parts and tools: OpenAI's, and Anthropic's as routers take it. 2026-11-21.
 _MARKS: Final = frozenset({"prompt_cache_breakpoint", "cache_control"})
 _HEADERS: Final = ("openai-organization", "openai-project", "openai-beta")
-# Models that search the web on every call, by name. Source: model pages, 2026-11-21.
-_SEARCH_MODEL: Final = re.compile(r"-search-(preview|api)")
+# Models that search the web on every call, by name: OpenAI's (model pages, 2026-11-21), Perplexity's, Groq's and
+# OpenRouter's (their documentation, 2026).
+_SEARCH_MODEL: Final = re.compile(r"-search-(preview|api)|(^|/)(sonar(-|$)|compound(-|$))|:online$")
+# Fields by which an answer is looked up: OpenAI's, Azure's, xAI's, OpenRouter's, DashScope's. Likewise.
+_SEARCHES: Final = ("web_search_options", "data_sources", "search_parameters", "plugins", "enable_search")
+_LOOKED_UP: Final = ("citations", "search_results")
 _CLIENT_TOOLS: Final = ("function", "custom")
 # Where compatible servers put what the model has thought. Sources: DeepSeek's and vLLM's API pages, OpenRouter's. 2026.
 _THOUGHTS: Final = ("reasoning_content", "reasoning", "reasoning_details")
@@ -85,6 +89,8 @@ class OpenAIChat:
         choices = body.get("choices")
         if not isinstance(choices, list) or not choices or body.get("error"):
             return Storable("never", "not a chat completion")
+        if any(map(body.get, _LOOKED_UP)):
+            return Storable("never", "live web search")
         found = [_storable_choice(choice) for choice in choices]
         for keep in ("never", "exact"):
             for one in found:
@@ -187,7 +193,8 @@ def _bypass(body: Mapping[str, Any]) -> str:
         return "audio"
     if body.get("store"):
         return "store: the provider is to keep the answer"
-    if body.get("web_search_options") is not None or (model and _SEARCH_MODEL.search(model)):
+    searches = any(body.get(name) not in (None, False, []) for name in _SEARCHES)
+    if searches or (model and _SEARCH_MODEL.search(model)):
         return "live web search"
     for tool in tools:
         if tool.get("type", "function") not in _CLIENT_TOOLS:
@@ -221,8 +228,10 @@ def _storable_choice(choice: object) -> Storable:
         return Storable("exact", "tool calls")
     if not message.get("content"):
         return Storable("never", "empty answer")
-    if any(message.get(name) for name in _THOUGHTS):
+    if any(map(message.get, _THOUGHTS)):
         return Storable("exact", "reasoning artefacts belong to one prompt")
+    if not isinstance(message["content"], str):
+        return Storable("exact", "content of several parts")
     return Storable("all")
 
 
