@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from semcache.clients._exchange import Exchange, Recording, adrain, atee, drain, library, library_name, tee
 from semcache.errors import BudgetExceeded, ConfigurationError
@@ -79,16 +79,10 @@ def wrap_client(
     return wrapped
 
 
-class CacheTransport:
-    """A transport that asks the cache first and forwards through ``http_client``.
+class _Transport:
+    """What both transports are made of, and the client over each."""
 
-    Args:
-        http_client: A ``Client`` of ``httpx2`` or ``httpx``. It stays the caller's to close.
-        engine: What ``SemanticCache`` runs calls with.
-        upstream: See :func:`wrap_client`.
-        provider: See :func:`wrap_client`.
-        ask_usage: See :func:`wrap_client`.
-    """
+    _kind: ClassVar[str]
 
     def __init__(
         self,
@@ -105,7 +99,21 @@ class CacheTransport:
 
     def client(self) -> Any:
         """An HTTP client over this transport, with the settings of the one that it forwards through."""
-        return self._edge.client(self, "Client")
+        return self._edge.client(self, self._kind)
+
+
+class CacheTransport(_Transport):
+    """A transport that asks the cache first and forwards through ``http_client``.
+
+    Args:
+        http_client: A ``Client`` of ``httpx2`` or ``httpx``. It stays the caller's to close.
+        engine: What ``SemanticCache`` runs calls with.
+        upstream: See :func:`wrap_client`.
+        provider: See :func:`wrap_client`.
+        ask_usage: See :func:`wrap_client`.
+    """
+
+    _kind = "Client"
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         codec = find(request.method, request.url.path)
@@ -155,25 +163,10 @@ class CacheTransport:
         self.close()
 
 
-class AsyncCacheTransport:
+class AsyncCacheTransport(_Transport):
     """As :class:`CacheTransport`, for an ``AsyncClient``."""
 
-    def __init__(
-        self,
-        http_client: Any,
-        engine: Engine,
-        *,
-        upstream: str | None = None,
-        provider: str | None = None,
-        ask_usage: bool | None = None,
-    ) -> None:
-        self._edge = _Edge(http_client, upstream, provider, ask_usage)
-        self._http = http_client
-        self._engine = engine
-
-    def client(self) -> Any:
-        """An HTTP client over this transport, with the settings of the one that it forwards through."""
-        return self._edge.client(self, "AsyncClient")
+    _kind = "AsyncClient"
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         codec = find(request.method, request.url.path)

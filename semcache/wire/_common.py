@@ -6,13 +6,14 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, Protocol
 
 from semcache.messages import split_last_user_text
-from semcache.types import Request
+from semcache.types import Keep, Request
 from semcache.wire._sse import Event, Splitter
+from semcache.wire.base import Storable
 
 PIECE_CHARS: Final = 120
 """Length of the pieces of a replayed text, in characters."""
@@ -172,6 +173,14 @@ def count(usage: Mapping[str, Any], *path: str) -> int:
     for name in path:
         value = field(value, name)
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def strictest(found: Iterable[Storable]) -> Storable:
+    """What may be kept of an answer with several parts: the first of those verdicts that allow least."""
+    return min(found, key=lambda one: _STRICT.index(one.keep), default=Storable("all"))
+
+
+_STRICT: Final[tuple[Keep, ...]] = ("never", "exact", "all")
 
 
 def pieces(text: str) -> Iterator[str]:

@@ -26,6 +26,7 @@ from semcache.wire._common import (
     new_request,
     pieces,
     plain,
+    strictest,
     without,
 )
 from semcache.wire._json import loads_object
@@ -91,11 +92,9 @@ class OpenAIChat:
             return Storable("never", "not a chat completion")
         if any(map(body.get, _LOOKED_UP)):
             return Storable("never", "live web search")
-        found = [_storable_choice(choice) for choice in choices]
-        for keep in ("never", "exact"):
-            for one in found:
-                if one.keep == keep:
-                    return one
+        found = strictest(_storable_choice(choice) for choice in choices)
+        if found.keep != "all":
+            return found
         if body.get("moderation") is not None:
             return Storable("exact", "moderation results belong to one prompt")
         return Storable("all")

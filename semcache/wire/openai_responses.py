@@ -33,6 +33,7 @@ from semcache.wire._common import (
     new_request,
     pieces,
     plain,
+    strictest,
     without,
 )
 from semcache.wire._json import loads_object
@@ -110,11 +111,9 @@ class OpenAIResponses:
         for field in _SERVER_SIDE:
             if body.get(field):
                 return Storable("never", f"server-side state: {field}")
-        found = [_storable_item(item) for item in output]
-        for keep in ("never", "exact"):
-            for one in found:
-                if one.keep == keep:
-                    return one
+        found = strictest(_storable_item(item) for item in output)
+        if found.keep != "all":
+            return found
         if not any(item["type"] == "message" for item in output):
             return Storable("never", "empty answer")
         if body.get("moderation") is not None:
