@@ -97,6 +97,8 @@ def _escape(part: str | None) -> str:
     # An absent model and a model of that name must stay apart: "-" is the absent one.
     if part is None:
         return "-"
+    if not part.isascii():  # a lone surrogate, which no store could write, would hold up the counts of all others
+        part = part.encode(errors="replace").decode()
     return "%2D" if part == "-" else part.replace("%", "%25").replace("|", "%7C")
 
 

@@ -366,7 +366,7 @@ def _by_namespace(paid: Iterable[tuple[str, int]]) -> Counter[str]:
 
 def _name(namespace: str | None) -> str:
     # quote() leaves no asterisk in a namespace.
-    return _ALL if namespace is None else quote(namespace, safe="")
+    return _ALL if namespace is None else quote(namespace, safe="", errors="replace")
 
 
 def _day_of(counter: str) -> int:

@@ -208,7 +208,7 @@ def _answer(body: bytes | None) -> str | None:
 
 
 def _name(week: int, model: str, side: Side, what: str) -> str:
-    return f"{PREFIX}{week}|{quote(model, safe='')}|{side}|{what}"
+    return f"{PREFIX}{week}|{quote(model, safe='', errors='replace')}|{side}|{what}"
 
 
 def _week_of(counter: str) -> int:

@@ -71,6 +71,7 @@ class Ledger:
         self._writing = threading.Lock()
         self._awaited = False
         self._failing = False
+        self._closed = False
         renew_in_child(self)
 
     def attach(self, store: Store, on_event: Iterable[EventHook] = ()) -> None:
@@ -212,6 +213,7 @@ class Ledger:
         """Write what is pending; a store that fails now is not tried again. Closing twice does nothing."""
         self.meter.flush()
         flusher.forget(self.meter)
+        self._closed = True
         if not self.flush():
             flusher.forget(self)
             emit(self._on_event, Event("ledger_error", "closed with counts that could not be written"))
@@ -221,7 +223,8 @@ class Ledger:
         flusher.wake(self)
 
     def _tell_failure(self, error: Exception) -> None:
-        self._await_flush()
+        if not self._closed:  # else so is its store, most likely, and what comes late would be tried for ever
+            self._await_flush()
         if not self._failing:
             self._failing = True
             message = f"the ledger could not be written, its counts are kept and tried again: {error}"

@@ -68,7 +68,7 @@ _SHAPES: Final = (
     _shape(
         "token in a URL",
         "key token secret password sig=",
-        r"[?&](?i:api_?key|key|access_token|auth_token|token|(?:client_)?secret|password|sig)=(?=[^&\s\"']*\d)[\w%.~+/-]{12,}",
+        r"[?&](?i:api_?key|key|access_token|auth_token|token|(?:client_)?secret|password|sig)=(?=[^?&\s\"']*\d)[\w%.~+/-]{12,}",
     ),
     # A value in quotes after a telling name, as in settings and code; a digit tells it from a word.
     _shape(

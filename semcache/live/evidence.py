@@ -245,7 +245,7 @@ class Evidence:
     def _bound(self, namespace: str, newest: int) -> None:
         with self._lock:
             namespace = self._known_as(namespace)
-            entries = self._records[namespace].entries
+            entries = self._records.get(namespace, _NOTHING).entries  # the store may have lost it since
             if len(entries) <= MAX_ENTRIES:
                 return
             least = sorted(entries.keys() - {newest}, key=lambda id: entries[id].weight)[: MAX_ENTRIES // 10]

@@ -180,7 +180,7 @@ def weigh(verdicts: Verdicts, expected: float) -> Weight:
 
 def counter(namespace: str, name: str) -> str:
     """The full name of a counter."""
-    return f"{PREFIX}{quote(namespace, safe='')}|{name}"
+    return f"{PREFIX}{quote(namespace, safe='', errors='replace')}|{name}"
 
 
 def entry_counters(namespace: str, ids: Iterable[int]) -> Iterator[str]:

@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
-from semcache import AsyncSemanticCache, Policy, SemanticCache
+from semcache import AsyncSemanticCache, Budget, Policy, SemanticCache
 from semcache.stores import MemoryStore
 
+EXACT_ONLY = Policy(semantic=False)
 RESET = "How do I reset my password?"
 RESET_AGAIN = "How can I reset my password?"
 
@@ -123,3 +124,14 @@ def test_arguments_without_end_and_deep_ones_go_upstream():
         ask = cache.wrap(lambda prompt, model, extra: "answer", name="ask")
         for extra in (endless, nested(300), nested(450), nested(700), nested(5_000)):
             assert ask("my key is sk-abc0123456789abcdefghijkl", model="gpt-5-mini", extra=extra) == "answer"
+
+
+def test_names_that_cannot_be_written_go_upstream_and_hold_up_no_count():
+    with SemanticCache(store=MemoryStore(), policy=EXACT_ONLY, budgets=Budget(1)) as cache:
+        ask = cache.wrap(lambda prompt, model: "answer", name="ask")
+        for namespace, model in (("default", "gpt-5-mini\ud800"), ("n\ud800", "gpt-5-mini")):
+            with cache.options(namespace=namespace):
+                assert ask("hi", model=model) == "answer"
+        cache.engine.budgets.flush()
+        cache.engine.ledger.meter.flush()
+        assert cache.stats().ledger.totals.requests == 2

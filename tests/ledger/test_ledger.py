@@ -10,6 +10,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -26,6 +27,7 @@ from semcache.ledger import ROWS_A_DAY, Ledger
 from semcache.prices import Prices
 from semcache.stores.memory import MemoryStore
 from semcache.stores.redis import RedisStore
+from semcache.stores.sqlite import SqliteStore
 from semcache.testing.servers import RedisServer
 from semcache.types import Event, Outcome, Usage
 
@@ -381,6 +383,27 @@ def test_one_that_raises_keeps_no_other_from_being_written() -> None:
         ledger.record(exact())
         eventually(lambda: not ledger._pending)
     assert at_noon(store).report().totals.exact.calls == 2
+
+
+def test_what_comes_after_closing_is_not_tried_for_ever() -> None:
+    store = FailingStore()
+    ledger = at_noon(store)
+    ledger.close()
+    store.down = True
+    ledger.record(exact())
+    eventually(lambda: ledger._failing)
+    gone = weakref.ref(ledger)
+    del ledger
+    eventually(lambda: gc.collect() >= 0 and gone() is None)
+
+
+def test_a_name_that_no_store_can_write_holds_up_no_other(tmp_path: Path) -> None:
+    with closing(SqliteStore(tmp_path / "cache.sqlite", budget_s=5)) as store:
+        ledger = at_noon(store)
+        ledger.record(exact(model="gpt\ud800"))
+        ledger.record(exact(model="ä|%"))
+        assert ledger.flush()
+        assert {row.model for row in ledger.report().rows} == {"gpt?", "ä|%"}
 
 
 def test_attach_gives_a_store_to_a_ledger_without_one() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -39,6 +40,26 @@ def test_ordinary_texts_are_let_through(text: str) -> None:
 @given(prose, st.sampled_from(ALL), prose)
 def test_no_surrounding_text_hides_a_secret(before: str, found: tuple[str, str], after: str) -> None:
     assert find_secret(json.dumps(f"{before} {found[1]} {after}", ensure_ascii=False).encode()) != ""
+
+
+BEGINNINGS = """?key=|&token=a|://a:|://a@|password=|secret="|bearer |sk-a|eyJaaaaaaaa.|SG.|a@b.|@a.b|1234 |4111
+-----BEGIN PRIVATE KEY-----|authorization: basic |api_key = |password   """.replace("\n", "|").split("|")
+
+
+@pytest.mark.parametrize("piece", BEGINNINGS)
+def test_no_text_makes_the_search_take_longer_than_its_length(piece: str) -> None:
+    """Callers write these texts, and an event loop waits for the search."""
+
+    def seconds(length: int) -> float:
+        data = (piece * (length // len(piece))).encode()
+        took = []
+        for _ in range(3):
+            started = time.thread_time()
+            find_secret(data, emails=True)
+            took.append(time.thread_time() - started)
+        return min(took)
+
+    assert seconds(32_000) < 30 * seconds(4_000) + 0.005  # a search of every rest of the text would make it 64
 
 
 def test_e_mail_addresses_are_secret_by_option() -> None:
