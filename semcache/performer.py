@@ -81,6 +81,7 @@ class Performer:
             steps.GetStale: self._get_stale,
             steps.MarkPrompt: self._mark,
             steps.Reconcile: self._reconcile,
+            steps.Unmark: self._unmark,
             steps.Write: self._write,
         }
         self._aperform: dict[type, Callable[[Any], Awaitable[Any]]] = {
@@ -233,9 +234,9 @@ class Performer:
 
     def _weighed(self, key: Key, near: Near) -> Near:
         """A candidate with what has been reported of it, and of its answer to this question in another entry."""
-        assert self.semantic is not None
-        entry = near.entry
-        if not near.wrong_before and self.semantic.is_wrong(key.id, answer_id(entry.response)):
+        semantic, entry = self.semantic, near.entry
+        assert semantic is not None
+        if semantic.any_wrong and semantic.is_wrong(key.id, answer_id(entry.response)):
             near = near._replace(wrong_before=True)
         weight = self.evidence.weigh(entry.namespace, entry.key.id)
         return near if weight is None else near._replace(**weight._asdict())
@@ -290,6 +291,10 @@ class Performer:
         if self.marker is not None:
             self.marker.reconcile(step.marked, step.usage)
 
+    def _unmark(self, step: steps.Unmark) -> None:
+        if self.marker is not None:
+            self.marker.refused(step.marked)
+
     def _trouble(self, error: Exception, part: str) -> None:
         if isinstance(error, (StoreUnavailable, EmbedderUnavailable)):
             return  # that it failed has been said once
@@ -311,6 +316,7 @@ _PARTS: dict[type, str] = {
     steps.CheckSchema: "schema_mismatch",
     steps.MarkPrompt: "prompt_cache_error",
     steps.Reconcile: "prompt_cache_error",
+    steps.Unmark: "prompt_cache_error",
 }
 _NOTHING: dict[type, Any] = {steps.Search: (), steps.Write: False}
 """The answers that are not ``None``."""

@@ -121,6 +121,11 @@ class SemanticTier:
         found.sort(key=lambda near: near.similarity, reverse=True)
         return found
 
+    @property
+    def any_wrong(self) -> bool:
+        """Whether any pair was ever reported."""
+        return bool(self._wrong)
+
     def is_wrong(self, a: int, b: int) -> bool:
         """Whether these two questions were reported not to share an answer."""
         return _pair(a, b) in self._wrong
