@@ -28,6 +28,7 @@ from semcache.steps import (
     MarkPrompt,
     Reconcile,
     Step,
+    Unmark,
     Write,
 )
 from semcache.types import (
@@ -277,7 +278,7 @@ def _miss(ctx: Call, key: Key, lead: Lead | None) -> Flow:
         marked = yield MarkPrompt(ctx.prompt, ctx.tenant)
     started = ctx.tick()
     try:
-        reply: Reply = yield CallUpstream(None if marked is None else marked.body)
+        reply, marked = yield from _marked_call(marked)
     except Exception as error:
         why = f"upstream raised {type(error).__name__}"
         stale = (yield from _stale(ctx, key, lead, why)) if is_outage(error) else None
@@ -301,6 +302,19 @@ def _miss(ctx: Call, key: Key, lead: Lead | None) -> Flow:
         # After the write, or a caller that comes between would find neither the flight nor the entry.
         lead.land(Landed(reply.body, reply.usage, latency))
     return Answered(value=reply.value)
+
+
+def _marked_call(marked: Marked | None) -> Generator[Step, Any, tuple[Reply, Marked | None]]:
+    """Send a prompt; with marks, if it has some and they are not refused."""
+    body = None if marked is None else marked.body
+    reply: Reply = yield CallUpstream(body)
+    if marked is None or body is None or not reply.refused:
+        return reply, marked
+    # It may be the marks, of which the caller knows nothing: the answer that counts is that to the caller's own body.
+    reply = yield CallUpstream()
+    if not reply.failed:
+        yield Unmark(marked)
+    return reply, None
 
 
 def _stale(ctx: Call, key: Key, lead: Lead | None, why: str) -> Generator[Step, Any, Answered | None]:

@@ -36,7 +36,7 @@ _MODELS: Final = 256
 _HEADS: Final = 4
 """Recent heads of one model that a new one is compared with."""
 _QUIET_S: Final = 3600.0
-"""Seconds between two warnings of one kind about one model."""
+"""Seconds between two warnings of one kind about one model, and for which it gets no marks after it refused some."""
 _LEARN: Final = 0.2
 
 
@@ -48,12 +48,14 @@ class _Known:
         heads: When the last ones were sent, and what they were.
         told: When it was warned of, by kind.
         warm_until: When the last mark made here will have run out.
+        refused_at: When marks were last refused.
     """
 
     chars_per_token: float | None = None
     heads: OrderedDict[int, tuple[float, list[Any]]] = field(default_factory=OrderedDict)
     told: dict[str, float] = field(default_factory=dict)
     warm_until: float = 0.0
+    refused_at: float = -inf
 
     def may_tell(self, kind: str, now: float) -> bool:
         return now - self.told.get(kind, -_QUIET_S) >= _QUIET_S
@@ -97,13 +99,18 @@ class Marker:
         self.shared.close()
 
     def mark(self, prompt: Prompt, tenant: str | None) -> Marked | None:
-        """Decide on a prompt that is about to be sent; ``None`` where no prompt cache is known.
+        """Decide on a prompt that is about to be sent; ``None`` where no prompt cache is known, or it refuses marks.
 
         Never raises: trouble is an event, and the prompt is sent as it is.
         """
         try:
             rules = find_rules(prompt.api, prompt.host, prompt.model, vendor=prompt.provider)
-            return None if rules is None else self._mark(prompt, rules, tenant)
+            if rules is None:
+                return None
+            known = self._models.get(_model(prompt, rules))
+            if known is not None and self._clock() - known.refused_at < _QUIET_S:
+                return None
+            return self._mark(prompt, rules, tenant)
         except Exception as error:
             self._emit(Event("prompt_cache_error", f"a prompt was not planned, and is sent as it is: {error}", error))
             return None
@@ -133,6 +140,13 @@ class Marker:
             self._reconcile(marked, usage)
         except Exception as error:
             self._emit(Event("prompt_cache_error", f"what a provider's cache did was not counted: {error}", error))
+
+    def refused(self, marked: Marked) -> None:
+        """The provider has refused these marks: a deployment may know less of them than the rules of its vendor say."""
+        with self.shared.lock:
+            self._known(marked.model).refused_at = marked.at
+        message = f"{marked.model}: a prompt was refused with marks and taken without; it gets none for the next hour"
+        self._emit(Event("prompt_cache_error", message))
 
     # Before the call ----------------------------------------------------------------------------------------------
 

@@ -101,6 +101,12 @@ class Reconcile(NamedTuple):
     usage: Usage | None
 
 
+class Unmark(NamedTuple):
+    """The provider has refused a prompt with these marks, and taken it without. Answer: ``None``."""
+
+    marked: Marked
+
+
 class Write(NamedTuple):
     """Answer: whether the entry was stored."""
 
@@ -118,6 +124,7 @@ Step = (
     | MarkPrompt
     | CallUpstream
     | Reconcile
+    | Unmark
     | GetStale
     | Write
 )

@@ -7,7 +7,7 @@ import importlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from semcache.outage import is_trouble
 from semcache.types import Prompt, Reply, Request
@@ -33,6 +33,10 @@ class Response(Protocol):
     def content(self) -> bytes: ...
 
 
+_REFUSED: Final = (400, 422)
+"""Statuses by which a body is refused."""
+
+
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """One request as the cache sees it. ``sent`` is the body to send instead of the caller's; ``prompt`` has either."""
@@ -52,8 +56,15 @@ class Exchange:
         """A response that has been read."""
         if response.status_code != 200:
             status = response.status_code
-            outage = is_trouble(status)
-            return Reply(response, None, keep="never", reason=f"status {status}", failed=True, outage=outage)
+            return Reply(
+                response,
+                None,
+                keep="never",
+                reason=f"status {status}",
+                failed=True,
+                outage=is_trouble(status),
+                refused=status in _REFUSED,
+            )
         body = loads_object(response.content)
         if body is None:
             return Reply(response, None, keep="never", reason="not a JSON object")

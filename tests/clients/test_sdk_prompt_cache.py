@@ -12,12 +12,12 @@ import anthropic
 import openai
 import pytest
 from click.testing import CliRunner
-from sdk_clients import SDKS, Sdk, close_clients
+from sdk_clients import SDKS, Sdk, close_clients, collected
 
 from semcache import Policy, SemanticCache, last_outcome
 from semcache.cli import main
 from semcache.errors import ConfigurationError
-from semcache.testing.upstream import Upstream
+from semcache.testing.upstream import Fault, Upstream
 from semcache.types import Event
 
 EACH = pytest.mark.parametrize("sdk", SDKS, ids=lambda sdk: sdk.name)
@@ -198,6 +198,52 @@ def test_a_key_takes_fifteen_requests_a_minute(up: Upstream) -> None:
         now[0] += 61
         client.chat.completions.create(**prompt(sdk, "Another?"))
         assert up.requests()[-1].body["prompt_cache_key"] == keys[0]
+
+
+@EACH
+@pytest.mark.parametrize("stream", [False, True])
+async def test_where_marks_are_refused_the_callers_own_body_is_sent(sdk: Sdk, stream: bool, up: Upstream) -> None:
+    now = [1_000_000.0]
+    events: list[Event] = []
+    with SemanticCache(store="memory://", policy=Policy(semantic=False), clock=lambda: now[0]) as cache:
+        cache.on_event(events.append)
+        client = cache.wrap(sdk.client(up), provider=provider(sdk))
+        for number in range(2):
+            await ask(sdk, client, f"Question {number}?")
+        up.script([Fault(status=400)])
+        asked = prompt(sdk, "Refused?")
+        answer = await sdk.create(client, "Refused?", **asked, stream=stream)
+        assert await collected(answer) if stream else answer
+        assert [event.kind for event in events] == ["prompt_cache_error"]
+        refused, taken = up.requests()[-2:]
+        assert marks_in(refused.body) == 1
+        assert marks_in(taken.body) == 0
+        assert "prompt_cache_key" not in taken.body
+        assert (await sdk.status(client, "Refused?", **asked)).startswith("semcache; hit")
+        await ask(sdk, client, "Marked?")
+        assert marks_in(up.requests()[-1].body) == 0
+        now[0] += 3600
+        for number in range(8):
+            now[0] += 10
+            await ask(sdk, client, f"Later {number}?")
+        assert marks_in(up.requests()[-1].body) == 1
+
+
+@EACH
+async def test_what_is_refused_without_marks_too_is_the_callers(sdk: Sdk, up: Upstream, cache: SemanticCache) -> None:
+    client = cache.wrap(sdk.client(up), provider=provider(sdk))
+    for number in range(2):
+        await ask(sdk, client, f"Question {number}?")
+    up.script([Fault(status=400, message="of the marks"), Fault(status=400, message="of the caller's")])
+    with pytest.raises(sdk.module.BadRequestError, match="of the caller's"):
+        await ask(sdk, client, "Refused?")
+    assert len(up.requests()) == 4
+    up.script([Fault(status=401)])
+    with pytest.raises(sdk.module.AuthenticationError):
+        await ask(sdk, client, "Refused?")
+    assert len(up.requests()) == 5, "what is not about the body is not sent again"
+    await ask(sdk, client, "Marked?")
+    assert marks_in(up.requests()[-1].body) == 1
 
 
 def test_a_prefix_that_the_provider_dropped_is_told_once(
