@@ -82,7 +82,6 @@ class Performer:
             steps.MarkPrompt: self._mark,
             steps.Reconcile: self._reconcile,
             steps.Unmark: self._unmark,
-            steps.Unmark: self._unmark,
             steps.Write: self._write,
         }
         self._aperform: dict[type, Callable[[Any], Awaitable[Any]]] = {
@@ -296,10 +295,6 @@ class Performer:
         if self.marker is not None:
             self.marker.refused(step.marked)
 
-    def _unmark(self, step: steps.Unmark) -> None:
-        if self.marker is not None:
-            self.marker.refused(step.marked)
-
     def _trouble(self, error: Exception, part: str) -> None:
         if isinstance(error, (StoreUnavailable, EmbedderUnavailable)):
             return  # that it failed has been said once
@@ -321,7 +316,6 @@ _PARTS: dict[type, str] = {
     steps.CheckSchema: "schema_mismatch",
     steps.MarkPrompt: "prompt_cache_error",
     steps.Reconcile: "prompt_cache_error",
-    steps.Unmark: "prompt_cache_error",
     steps.Unmark: "prompt_cache_error",
 }
 _NOTHING: dict[type, Any] = {steps.Search: (), steps.Write: False}
