@@ -41,12 +41,14 @@ _COST: Final = re.compile(r"cost_per_|_token_cost")
 # Arguments whose value is a credential, at any depth outside what the model reads. 2026-11-21.
 _CREDENTIAL: Final = re.compile(
     r"(?:^|_)(?:api_key|access_key(?:_id)?|secret(?:_\w+)?|password|credentials?|public_key|ingestion_key)$"
-    r"|(?:session|ad|identity|access|auth|bearer|refresh|id|api|hf)_token(?:_file|_provider)?$|^token$"
+    r"|(?:^|_)(?:session|ad|identity|access|auth|bearer|refresh|id|api|hf)_token(?:_file|_provider)?$|^token$"
 )
 # What the model reads: here a property called ``api_key`` is part of the question.
 _READ_BY_MODEL: Final = frozenset(
     {"messages", "tools", "tool_choice", "functions", "function_call", "response_format", "prediction", "stop"}
 )
+# In a JSON schema, wherever it stands, the same holds of the names below these.
+_NAMES_BELOW: Final = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 # The answer depends on what is kept elsewhere, or on what the provider looks up. 2026-11-21.
 _STATE: Final = ("previous_response_id", "conversation", "prompt_id", "search_tool_name")
 # LiteLLM says "stop" for ends that it does not know; what the provider said then stands beside it. 2026-11-21.
@@ -113,7 +115,11 @@ def question(arguments: Mapping[str, Any]) -> Block:
 
 def _without_credentials(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: _without_credentials(item) for name, item in value.items() if not _CREDENTIAL.search(str(name))}
+        return {
+            name: item if name in _NAMES_BELOW else _without_credentials(item)
+            for name, item in value.items()
+            if not _CREDENTIAL.search(str(name))
+        }
     return [_without_credentials(item) for item in value] if isinstance(value, list) else value
 
 

@@ -44,7 +44,7 @@ def test_credentials_and_transport_are_not_asked(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["max_tokens", "bos_token", "stop_token", "region_name", "organization", "reasoning_effort"]
+    "name", ["max_tokens", "bos_token", "stop_token", "pad_token", "region_name", "organization", "reasoning_effort"]
 )
 def test_what_is_not_known_to_be_harmless_is_asked(name: str) -> None:
     assert question({**ASKED, name: "x"})[name] == "x"
@@ -53,6 +53,9 @@ def test_what_is_not_known_to_be_harmless_is_asked(name: str) -> None:
 def test_what_the_model_reads_is_asked_whole() -> None:
     tools = [{"type": "function", "function": {"name": "login", "parameters": {"properties": {"password": {}}}}}]
     assert question({**ASKED, "tools": tools})["tools"] == tools
+    schema = {"type": "object", "properties": {"password": {"type": "string"}}, "$defs": {"api_key": {}}}
+    asked = question({**ASKED, "guided_json": schema, "extra_body": {"guided_json": schema, "api_key": "s3cret"}})
+    assert (asked["guided_json"], asked["extra_body"]) == (schema, {"guided_json": schema})
 
 
 @pytest.mark.parametrize(
