@@ -30,12 +30,11 @@ def align(a: Text, b: Text) -> tuple[list[Word], list[Word]]:
 @lru_cache(maxsize=256)  # several guards and the probability ask the same of a pair
 def without_counterpart(a: Text, b: Text) -> tuple[Word, ...]:
     """The content words of a text that have no counterpart in another, in order."""
-    stems = {word.stem for word in b.words}
-    folds = set(b.folds)
+    stems, folds = b.word_stems, b.present
     left = [
         word
         for word in a.words
-        if word.stem not in stems and not (word.concepts & b.concepts) and word.fold not in folds
+        if word.stem not in stems and word.fold not in folds and word.concepts.isdisjoint(b.concepts)
     ]
     if not left:
         return ()
@@ -62,7 +61,7 @@ def _joined(text: Text) -> frozenset[str]:
     return known
 
 
-def _parts_present(word: Word, folds: set[str]) -> bool:
+def _parts_present(word: Word, folds: frozenset[str]) -> bool:
     """Whether a word is written as two in the other text."""
     text = word.fold
     return any(text[:cut] in folds and text[cut:] in folds for cut in range(2, len(text) - 1))

@@ -7,14 +7,14 @@ from typing import Final, NamedTuple
 from semcache.guards.base import Guard, differ
 from semcache.guards.lexicon import Pole, english, language_words
 from semcache.guards.quantities import Quantity
-from semcache.guards.text import Text, poles_in
+from semcache.guards.text import Text
 
 # Language: an answer in another language is the wrong answer, however close the meaning.
 
 
 def _read_language(text: Text) -> str:
     """The language, if the text shows it: "iPhone 13" counts as English only for want of other evidence."""
-    if text.language == "en" and not language_words()["en"] & set(text.folds):
+    if text.language == "en" and text.present.isdisjoint(language_words()["en"]):
         return ""
     return text.language
 
@@ -81,7 +81,7 @@ _PREFIXES: Final = ("un", "dis", "non", "in", "im", "ir", "il", "mis", "de")
 def _read_stand(text: Text) -> _Stand:
     lexicon = english()
     sides: dict[int, set[int]] = {}
-    for found in poles_in(text):
+    for found in text.poles:
         for pole in found.value:
             sides.setdefault(pole.line, set()).add(pole.side)
     stems = frozenset(token.stem for token in text.tokens if token.kind == "word")
@@ -214,8 +214,7 @@ def _compare_persons(query: _Persons, cached: _Persons) -> str:
 
 def _read_tense(text: Text) -> str:
     grammar = english().grammar
-    present = set(text.folds)
-    future, past = bool(present & grammar["future"]), bool(present & grammar["past"])
+    future, past = (not text.present.isdisjoint(grammar[tense]) for tense in ("future", "past"))
     return "" if future == past else "future" if future else "past"
 
 

@@ -147,6 +147,12 @@ def language_words() -> dict[str, frozenset[str]]:
     return {code: frozenset(rest.split()) for code, rest in (line.split(":", 1) for line in _lines("languages.txt"))}
 
 
+@lru_cache(maxsize=1)
+def foreign_words() -> frozenset[str]:
+    """The function words of all languages but English."""
+    return frozenset().union(*(words for code, words in language_words().items() if code != "en"))
+
+
 @lru_cache(maxsize=16384)
 def stem(word: str) -> str:
     """A light English stem: one form for the inflections of a word, not a dictionary form.

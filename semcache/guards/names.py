@@ -49,7 +49,7 @@ def _compare(query: _Named, cached: _Named) -> str:
 
 
 def _missing(ours: _Named, theirs: _Named) -> list[str]:
-    there = set(theirs.text.folds)
+    there = theirs.text.present
     missing = [code for code in ours.codes if code not in there]
     if ours.names:
         missing += [word.fold for word in without_counterpart(ours.text, theirs.text) if word.at in ours.names]

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from semcache.guards.base import Guard
 from semcache.guards.lexicon import Pole, english
-from semcache.guards.text import Text, poles_in
+from semcache.guards.text import Text
 
 
 class _Parts(NamedTuple):
@@ -46,7 +46,7 @@ def _first_sides(text: Text) -> dict[int, tuple[int, ...]]:
     """For lines of opposites of which a text has several poles: in which order. "Pros and cons" have none."""
     sides: dict[int, list[int]] = {}
     end = 0
-    for found in poles_in(text):
+    for found in text.poles:
         paired = found.start == end + 1 and text.folds[end] in english().grammar["pairing"]
         for pole in found.value:
             order = sides.setdefault(pole.line, [])

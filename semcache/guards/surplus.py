@@ -7,7 +7,9 @@ a sentence of which nothing occurs in the other text, and to a tail that is fore
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Collection
+from itertools import takewhile
+from typing import Final, NamedTuple
 
 from semcache.guards.alignment import without_counterpart
 from semcache.guards.base import Guard, differ
@@ -18,27 +20,41 @@ _TAIL: Final = 3
 """So many words may not follow the last one that the other text has too."""
 
 
-def _compare(query: Text, cached: Text) -> str:
+class _Said(NamedTuple):
+    text: Text
+    sentences: list[list[Token]]
+    forms: frozenset[str]  # of all tokens
+
+
+def _read(text: Text) -> _Said:
+    return _Said(text, _sentences(text), frozenset((*text.stems, *text.folds)))
+
+
+def _compare(query: _Said, cached: _Said) -> str:
     more, extra = _surplus(query, cached), _surplus(cached, query)
     return differ(more, extra) if more or extra else ""
 
 
-def _surplus(text: Text, other: Text) -> list[str]:
+def _surplus(ours: _Said, theirs: _Said) -> list[str]:
     """What a text says beyond the other, as words."""
-    stems = {*other.stems, *other.folds}
-    foreign = {word.fold for word in without_counterpart(text, other)}
-    stems.update(part for word in text.words if word.fold not in foreign for part in word.fold.split())
-    sentences = _sentences(text)
-    if len(sentences) > len(_sentences(other)):
-        for sentence in sentences:
-            if not _covered(sentence, stems):
-                return [token.fold for token in sentence]
-    tail: list[Token] = []
-    for token in reversed(sentences[-1] if sentences else []):
-        if token.stem in stems or token.fold in stems:
-            break
-        tail.insert(0, token)
-    return [token.fold for token in tail] if len(tail) >= _TAIL else []
+    longer = len(ours.sentences) > len(theirs.sentences)
+    if not longer and len(_tail(ours, theirs.forms)) < _TAIL:
+        return []
+    text, forms = ours.text, set(theirs.forms)
+    foreign = {word.fold for word in without_counterpart(text, theirs.text)}
+    forms.update(part for word in text.words if word.fold not in foreign for part in word.fold.split())
+    for sentence in ours.sentences if longer else ():
+        if not _covered(sentence, forms):
+            return [token.fold for token in sentence]
+    tail = _tail(ours, forms)
+    return tail if len(tail) >= _TAIL else []
+
+
+def _tail(said: _Said, forms: Collection[str]) -> list[str]:
+    """The words after the last one that has one of these forms."""
+    last = said.sentences[-1] if said.sentences else []
+    tail = takewhile(lambda token: token.stem not in forms and token.fold not in forms, reversed(last))
+    return [token.fold for token in tail][::-1]
 
 
 def _sentences(text: Text) -> list[list[Token]]:
@@ -61,4 +77,4 @@ def _covered(sentence: list[Token], stems: set[str]) -> bool:
     return all(token.stem in stems or token.fold in stems for token in sentence)
 
 
-SURPLUS: Final = Guard("surplus", lambda text: text, _compare)
+SURPLUS: Final = Guard("surplus", _read, _compare)

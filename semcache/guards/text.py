@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final, Literal, NamedTuple
 
 from semcache.guards.asks import Ask, read_asks
-from semcache.guards.lexicon import Found, Lexicon, Pole, english, language_words, stem
+from semcache.guards.lexicon import Found, Lexicon, Pole, english, foreign_words, language_words, stem
 from semcache.guards.quantities import Quantity, read_quantities
 
 Kind = Literal["word", "number", "code", "symbol"]
@@ -97,18 +99,24 @@ class Text:
     stems: tuple[str, ...]
     features: dict[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def present(self) -> frozenset[str]:
+        """``folds`` in no order."""
+        return frozenset(self.folds)
+
+    @cached_property
+    def word_stems(self) -> frozenset[str]:
+        return frozenset(word.stem for word in self.words)
+
+    @cached_property
+    def poles(self) -> tuple[Found[tuple[Pole, ...]], ...]:
+        """The tokens that stand at one end of a line of opposites, from the left."""
+        return tuple(english().poles.find(self.folds, self.stems))
+
 
 def fold(text: str) -> str:
     """The identity of a text: NFKC, no case, single spaces, no punctuation at the ends."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_EDGE)
-
-
-def poles_in(text: Text) -> tuple[Found[tuple[Pole, ...]], ...]:
-    """The words of a text that stand at one end of a line of opposites, from the left."""
-    known: tuple[Found[tuple[Pole, ...]], ...] | None = text.features.get("poles")
-    if known is None:
-        text.features["poles"] = known = tuple(english().poles.find(text.folds, text.stems))
-    return known
 
 
 @lru_cache(maxsize=8192)
@@ -125,33 +133,12 @@ def read(text: str) -> Text:
     asks = tuple(read_asks(folds, [token.starts for token in tokens], lexicon))
     asking = {at for kind, start, end in asks for at in range(start, end)}
     quantities, counted = read_quantities(folds, tuple(token.kind for token in tokens), inside, lexicon)
-    words: list[Word] = []
-    at = 0
-    while at < len(tokens):
-        found = phrases.get(at)
-        if found is not None and found.end - at > 1:
-            span = range(at, found.end)
-            if not all(folds[i] in lexicon.function or stems[i] in lexicon.light or i in asking for i in span):
-                words.append(
-                    Word(" ".join(folds[i] for i in span), " ".join(stems[i] for i in span), frozenset(found.value), at)
-                )
-            at = found.end
-            continue
-        token = tokens[at]
-        if (
-            token.kind == "word"
-            and at not in counted
-            and at not in asking
-            and token.fold not in lexicon.function
-            and token.stem not in lexicon.light
-        ):
-            words.append(Word(token.fold, token.stem, frozenset(found.value) if found else frozenset(), at))
-        at += 1
+    vague = {at for at, token in enumerate(tokens) if token.fold in lexicon.function or token.stem in lexicon.light}
     return Text(
         folded=fold(text),
         language=_language(text, folds),
         tokens=tuple(tokens),
-        words=tuple(words),
+        words=tuple(_content(tokens, phrases, vague | asking, counted)),
         concepts=frozenset(value for found in phrases.values() for value in found.value),
         quantities=quantities,
         counted=counted,
@@ -160,6 +147,34 @@ def read(text: str) -> Text:
         folds=folds,
         stems=stems,
     )
+
+
+def _content(
+    tokens: Sequence[Token],
+    phrases: Mapping[int, Found[tuple[int, ...]]],
+    idle: AbstractSet[int],
+    counted: AbstractSet[int],
+) -> Iterator[Word]:
+    """The words and phrases that carry content.
+
+    Args:
+        phrases: What is known of words and phrases, by the position of their first token.
+        idle: Positions of tokens that are vague, or ask. A phrase of such tokens only carries nothing.
+        counted: Positions that belong to a quantity.
+    """
+    end = 0
+    for at, token in enumerate(tokens):
+        if at < end:
+            continue
+        found = phrases.get(at)
+        if found is not None and found.end - at > 1:
+            end = found.end
+            if any(inner not in idle for inner in range(at, end)):
+                span = tokens[at:end]
+                written, stems = " ".join(each.fold for each in span), " ".join(each.stem for each in span)
+                yield Word(written, stems, frozenset(found.value), at)
+        elif token.kind == "word" and at not in idle and at not in counted:
+            yield Word(token.fold, token.stem, frozenset(found.value) if found else frozenset(), at)
 
 
 def _tokens(prose: str) -> list[Token]:
@@ -275,6 +290,10 @@ def _language(text: str, folds: tuple[str, ...]) -> str:
                 return code
     latin = text.isascii() or all(letter.isascii() for letter in text if letter.isalpha())
     present = set(folds)
+    # No language can have more words than all others together have, which settles it for most English texts.
+    english_hits = len(present & language_words()["en"])
+    if len(present & foreign_words()) <= english_hits:
+        return "en" if latin or english_hits >= 2 else ""
     hits = {code: len(present & words) for code, words in language_words().items()}
     best = max(hits.values(), default=0)
     winners = [code for code, count in hits.items() if count == best]

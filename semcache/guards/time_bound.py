@@ -6,6 +6,7 @@ No veto: such a question may be answered from the cache for a short while, see `
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from semcache.guards.lexicon import time_words
@@ -19,6 +20,7 @@ _LONGEST: Final = 500
 _TIMELESS: Final = "timeless"
 
 
+@lru_cache(maxsize=256)  # a call asks before it looks and before it stores
 def time_bound(text: str) -> str:
     """The words by which a text asks for what holds at the moment of asking; empty if it does not, or is long.
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
 from fractions import Fraction
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from semcache.guards.alignment import align, derived, mistyped
 from semcache.guards.lexicon import english, irregular, language_words, stem
-from semcache.guards.text import read
+from semcache.guards.text import _TOKEN, read
 
 
 @pytest.mark.parametrize(
@@ -146,6 +149,21 @@ def test_lexicons_are_lower_case_and_hold_no_entry_that_cannot_be_found():
         assert list(english().poles.find(folds, tuple(stem(word) for word in folds))), entry
     assert all(form != base for form, base in irregular().items() if form != "reads")
     assert all(len(words) > 15 for words in language_words().values())
+
+
+_BY_THE_REST = re.compile(_TOKEN.pattern[_TOKEN.pattern.index("(?P<code>") :], re.VERBOSE)
+
+
+@given(
+    st.text("aBé1_-.,'’ /@#()+?:$\n")
+    | st.lists(st.sampled_from(["iPhone", "card", "don't", "a.b@c.de", "12", "Hi", "x()", "C++", ","])).map(" ".join)
+)
+@settings(max_examples=300)
+def test_plain_words_are_words_by_the_rest_of_the_pattern_too(text):
+    tokens = [(match.lastgroup, match.span()) for match in _TOKEN.finditer(text)]
+    assert [("word" if kind == "plain" else kind, span) for kind, span in tokens] == [
+        (match.lastgroup, match.span()) for match in _BY_THE_REST.finditer(text)
+    ]
 
 
 @pytest.mark.parametrize("piece", ["a.", "a-", "1-", "a_", "_", "/a", "a@", "x", "`", "1,", "aB", "a b "])
