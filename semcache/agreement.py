@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from semcache.guards import GUARDS, verdicts
+from semcache.guards import GUARDS, fold, verdicts
 from semcache.guards.alignment import without_counterpart
 from semcache.guards.text import read
 from semcache.scoring import WEIGHED
@@ -57,9 +57,9 @@ def vouched(
 ) -> Candidate | None:
     """The nearest question whose answer the others vouch for.
 
-    Four that agree outweigh ``wording`` and ``question``. Two or three do so only where every content word of the
-    question occurs in one of theirs, and one of them asks for the same kind of thing. No number of them outweighs
-    another guard.
+    Four that agree, each in words of its own, outweigh ``wording`` and ``question``. Two or three do so only where every
+    content word of the question occurs in one of theirs, and one of them asks for the same kind of thing. No number of
+    them outweighs another guard.
 
     Args:
         candidates: Most similar first.
@@ -71,7 +71,8 @@ def vouched(
     if answer is None or not shares[answer] or shares[answer] < at_least:
         return None
     agreeing = [one for one in candidates if one.answer == answer and one.similarity >= FROM and _votes(one)]
-    if len(agreeing) < _FEW or (len(agreeing) < _MANY and not _covered(text, agreeing)):
+    voices = len({fold(one.text) for one in agreeing})
+    if voices < _FEW or (voices < _MANY and not _covered(text, agreeing)):
         return None
     firm = [name for name in guards if name not in WEIGHED]
     return next((one for one in agreeing if all(said.ok for said in verdicts(firm, text, one.text))), None)

@@ -75,6 +75,11 @@ def test_what_may_not_be_served_itself_has_no_vote(doubt):
     assert decide("is my plastic coming", one_left).verdict == "reject"
 
 
+def test_one_question_stored_again_and_again_is_one_voice():
+    found = candidates(*((f"{text}{end}", 0.8) for text in CARD[:1] for end in ("", "?", "!", " ?", ".")))
+    assert decide("is my plastic coming", found).verdict == "reject"
+
+
 def test_no_bar_is_so_low_that_a_reported_answer_passes():
     found = candidates(*((text, 0.8) for text in CARD))
     found[2] = found[2]._replace(wrong_before=True)
