@@ -57,7 +57,7 @@ def vouched(
 ) -> Candidate | None:
     """The nearest question whose answer the others vouch for.
 
-    Four that agree, each in words of its own, outweigh ``wording`` and ``question``. Two or three do so only where every
+    Four that agree, each in its own words, outweigh ``wording`` and ``question``. Two or three do so only where every
     content word of the question occurs in one of theirs, and one of them asks for the same kind of thing. No number of
     them outweighs another guard.
 

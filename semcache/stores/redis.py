@@ -9,7 +9,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -23,6 +23,7 @@ from semcache.breaker import Breaker
 from semcache.errors import ConfigurationError, EntryDamaged, StoreError, StoreUnavailable
 from semcache.stores import _feed
 from semcache.stores._persistent import PersistentStore
+from semcache.stores._redis_counters import RedisCounters
 from semcache.stores.base import DEFAULT_BUDGET_S, Changes, Selector, StoreStats
 from semcache.stores.entry_codec import decode, pack_vector
 from semcache.stores.sealing import KeySource, Locked, is_sealed
@@ -35,16 +36,6 @@ T = TypeVar("T")
 _LogEvent = tuple[bytes, dict[bytes, bytes]]
 
 FORMAT: Final = 1
-
-_ADD_ONCE: Final = """
-if redis.call('SET', KEYS[1], '', 'NX', 'EX', 3600) then
-    redis.call('SADD', KEYS[2], unpack(KEYS, 3))
-    for i = 1, #ARGV, 3 do
-        redis.call('HINCRBY', KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2])
-    end
-end
-"""
-"""A lost connection does not tell whether the server did what it was sent; the mark does, when it is sent again."""
 
 _CHUNK: Final = 64
 """How many whole entries one round trip asks for when many are read."""
@@ -83,9 +74,7 @@ class RedisStore(PersistentStore):
       many entries. Cards of entries that have gone are swept out by later puts.
     - ``{semcache:1}:log``: capped stream of what changed.
     - ``{semcache:1}:wrong``: sorted set of wrong pairs.
-    - ``{semcache:1}:counters:<kind>``: hash of the counters whose names begin with ``<kind>|``, since readers ask for
-      one kind about once a second. ``{semcache:1}:counters``: hash of all others. ``{semcache:1}:kinds``: set of these
-      hashes.
+    - ``{semcache:1}:counters…``: see :class:`~semcache.stores._redis_counters.RedisCounters`.
 
     The 1 is the format: another version of this package that writes another one keeps out of its way. The keys with
     braces share one slot. Under an ``allkeys-*`` eviction policy Redis may throw these away; a
@@ -135,9 +124,9 @@ class RedisStore(PersistentStore):
         self._breaker = breaker or Breaker()
         self._cluster = isinstance(self._client, redis.RedisCluster)
         self._entry = f"{prefix}:{FORMAT}:"
-        self._index, self._log, self._wrong, self._counters, self._kinds = (
-            f"{{{prefix}:{FORMAT}}}:{name}" for name in ("index", "log", "wrong", "counters", "kinds")
-        )
+        slot = f"{{{prefix}:{FORMAT}}}:"
+        self._index, self._log, self._wrong = (f"{slot}{name}" for name in ("index", "log", "wrong"))
+        self._counters = RedisCounters(self._client, slot, self._call, self._batch)
         self._puts = 0
         self._sweep_at = 0
 
@@ -404,43 +393,13 @@ class RedisStore(PersistentStore):
         ]
 
     def add_counters(self, deltas: Mapping[str, int], *, once: str | None = None) -> None:
-        if not deltas:
-            return
-        kinds = {self._kind(name): None for name in deltas}
-        if once is None:
-            added = (("HINCRBY", self._kind(name), name, value) for name, value in deltas.items())
-            self._batch(("SADD", self._kinds, *kinds), *added)
-            return
-        # The mark lies in the slot of the counters, for clusters.
-        keys = [f"{self._kinds}:once:{once}", self._kinds, *kinds]
-        numbered = ((keys.index(self._kind(name)) + 1, name, value) for name, value in deltas.items())
-        self._call(self._client.eval, _ADD_ONCE, len(keys), *keys, *chain.from_iterable(numbered))
+        self._counters.add(deltas, once)
 
     def counters(self, prefix: str = "") -> dict[str, int]:
-        if "|" in prefix:
-            return self._counted(self._kind(prefix), prefix)
-        kinds = [kind.decode() for kind in self._call(self._client.smembers, self._kinds)]
-        return {name: value for kind in kinds for name, value in self._counted(kind, prefix).items()}
-
-    def _kind(self, name: str) -> str:
-        """The hash that a counter is in."""
-        kind, bar, _ = name.partition("|")
-        return f"{self._counters}:{kind}" if bar else self._counters
-
-    def _counted(self, kind: str, prefix: str) -> dict[str, int]:
-        pattern, cursor, found = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*", 0, {}
-        while True:
-            cursor, page = self._call(self._client.hscan, kind, cursor, pattern, 10_000)
-            found.update(page)
-            if cursor == 0:
-                return {name.decode(): int(value) for name, value in found.items()}
+        return self._counters.read(prefix)
 
     def drop_counters(self, names: Sequence[str]) -> None:
-        by_kind: dict[str, list[str]] = {}
-        for name in names:
-            by_kind.setdefault(self._kind(name), []).append(name)
-        if by_kind:
-            self._batch(*(("HDEL", kind, *its) for kind, its in by_kind.items()))
+        self._counters.drop(names)
 
     # Life ---------------------------------------------------------------------------------------------------------
 
