@@ -161,6 +161,7 @@ class Budgets:
         self._day = day
         self._mine: Counter[str] = Counter()
         self._written: Counter[str] = Counter()
+        self._sending: _Written | None = None
         self._others: Counter[str] = Counter()
         self._declared = False
         self._looked_at = -LOOK_S
@@ -238,12 +239,13 @@ class Budgets:
         with self._lock:
             self._turn()
             self._looked_at = time.monotonic()
-            day, mine, deltas = self._day, self._mine.copy(), self._unwritten()
-        if deltas:
-            self._store.add_counters(deltas)
+            day = self._day
+            sending = self._sending = self._sending or self._unwritten()
+        if sending is not None:
+            self._store.add_counters(sending.deltas, once=sending.name)
             with self._lock:
                 if day == self._day:
-                    self._written, self._declared = mine, True
+                    self._written, self._declared, self._sending = sending.mine, True, None
         counters = self._store.counters(PREFIX)
         old = [name for name in counters if _day_of(name) < day - 1]
         if old:
@@ -256,7 +258,8 @@ class Budgets:
             events = self._alerts()
         self._tell(events)
 
-    def _unwritten(self) -> dict[str, int]:
+    def _unwritten(self) -> _Written | None:
+        """What to write next; a store that fails is sent the same again, so that it is not counted twice."""
         start = f"{PREFIX}{self._day}|"
         deltas = {
             f"{start}paid|{self._writer}|{_name(namespace)}": paid - self._written[namespace]
@@ -265,7 +268,7 @@ class Budgets:
         }
         if not self._declared:
             deltas |= {f"{start}limit|{budget.usd_micro}|{_name(budget.namespace)}": 1 for budget in self._budgets}
-        return deltas
+        return _Written(uuid.uuid4().hex, self._mine.copy(), deltas) if deltas else None
 
     def _today(self) -> int:
         return int(self._clock() // _DAY_S)
@@ -309,6 +312,14 @@ class Budgets:
         """Not under the lock: a hook may ask how the budgets stand, from any thread."""
         for event in events:
             self._emit(event)
+
+
+class _Written(NamedTuple):
+    """Counts on their way to the store under a name of their own, and all that was paid when they were taken."""
+
+    name: str
+    mine: Counter[str]
+    deltas: dict[str, int]
 
 
 class Paid(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -62,6 +63,7 @@ class Evidence:
         self._records: dict[str, Record] = {}
         self._off: dict[str, str] = {}
         self._unwritten: Counter[str] = Counter()
+        self._sending: tuple[str, Counter[str]] | None = None
         self._dropped: deque[str] = deque()  # namespaces, added to without the lock
         self._read_at = -REFRESH_S
         self._lock = threading.RLock()
@@ -70,6 +72,7 @@ class Evidence:
         """In a child: the parent writes what is unwritten."""
         self._lock = threading.RLock()
         self._unwritten.clear()
+        self._sending = None
         self._dropped.clear()
 
     def close(self) -> None:
@@ -233,14 +236,17 @@ class Evidence:
     @property
     def must_write(self) -> bool:
         """Whether :meth:`refresh` would not only read."""
-        return bool(self._unwritten or self._dropped)
+        return bool(self._unwritten or self._sending or self._dropped)
 
     def _write(self) -> None:
         while self._dropped:
             self._add(self._dropped.popleft(), {"dropped": 1})
-        if self._unwritten:
-            self._store.add_counters(self._unwritten)
-            self._unwritten.clear()
+        while self._sending or self._unwritten:
+            if self._sending is None:
+                self._sending, self._unwritten = (uuid.uuid4().hex, self._unwritten), Counter()
+            name, counts = self._sending
+            self._store.add_counters(counts, once=name)
+            self._sending = None
 
     def _bound(self, namespace: str, newest: int) -> None:
         with self._lock:

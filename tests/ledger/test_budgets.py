@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import date
 from decimal import Decimal
@@ -21,6 +21,8 @@ from semcache.errors import ConfigurationError, StoreError
 from semcache.ledger import Ledger
 from semcache.stores import open_store
 from semcache.stores.memory import MemoryStore
+from semcache.stores.redis import RedisStore
+from semcache.testing.servers import RedisServer
 from semcache.types import Event, Reply, Request, Usage
 
 DAY = date(2026, 11, 21)
@@ -49,6 +51,26 @@ def test_a_budget_says_what_comes_of_going_over_it() -> None:
     with pytest.raises(ConfigurationError, match="on_exceed"):
         Budget(1, on_exceed="ignore")  # type: ignore[arg-type]
     assert Budget(Decimal("0.1")).usd_micro == Budget(0.1).usd_micro == Budget("0.1").usd_micro == 100_000
+
+
+def test_what_was_paid_counts_once_also_where_only_the_answer_was_lost(redis_server: RedisServer) -> None:
+    class ForgetfulStore(RedisStore):
+        lost = 2
+
+        def add_counters(self, deltas: Mapping[str, int], *, once: str | None = None) -> None:
+            super().add_counters(deltas, once=once)
+            self.lost -= 1
+            if self.lost >= 0:
+                raise StoreError("the connection was lost before the answer")
+
+    with closing(ForgetfulStore(redis_server.url, prefix="paid-once", budget_s=5)) as store:
+        mine, _ = budgets(store, Budget(1))
+        for usd_micro in (100, 20, 3):
+            mine.paid("a", usd_micro)
+            mine.flush()
+        mine.flush()
+        other, _ = budgets(store, Budget(1))
+        assert [one.states()[0].spent_usd_micro for one in (mine, other)] == [123, 123]
 
 
 def test_alerts_come_once_and_begin_anew_with_the_day() -> None:

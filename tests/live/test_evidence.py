@@ -12,6 +12,7 @@ from semcache.live import evidence as module
 from semcache.live.evidence import Evidence
 from semcache.live.record import OTHERS, PREFIX, Standing, Verdicts
 from semcache.stores import MemoryStore, open_store
+from semcache.stores.redis import RedisStore
 
 BUDGET = Policy(audit_rate=1.0, max_false_hit_rate=0.1)
 CLEAN = 29
@@ -20,10 +21,10 @@ CLEAN = 29
 class FailingStore(MemoryStore):
     down = False
 
-    def add_counters(self, deltas):
+    def add_counters(self, deltas, *, once=None):
         if self.down:
             raise StoreError("down")
-        super().add_counters(deltas)
+        super().add_counters(deltas, once=once)
 
     def counters(self, prefix=""):
         if self.down:
@@ -67,6 +68,30 @@ def test_what_one_process_learns_the_other_knows(lasting_url):
     assert one.standings() == two.standings() == {"n": expected}
     store.close()
     same.close()
+
+
+class ForgetfulStore(RedisStore):
+    """A real server whose answer to a write is lost every other time."""
+
+    sent = 0
+
+    def add_counters(self, deltas, *, once=None):
+        super().add_counters(deltas, once=once)
+        self.sent += 1
+        if self.sent % 2:
+            raise StoreError("the connection was lost before the answer")
+
+
+def test_a_verdict_whose_writing_was_not_confirmed_counts_once(redis_server, tmp_path):
+    store = ForgetfulStore(redis_server.url, prefix=tmp_path.name, budget_s=5)
+    evidence = other_on(store)
+    audit(evidence, True, False, True)
+    try:
+        found = evidence.standings()
+    except StoreError:
+        found = evidence.standings()
+    assert found == other_on(store).standings() == {"n": Standing(audited=3, wrong=1)}
+    store.close()
 
 
 def test_a_broken_budget_switches_the_namespace_off_for_all_and_says_so(store, evidence, events):
