@@ -28,7 +28,7 @@ Turns = Sequence[Mapping[str, Any]]
 Rewrite = Callable[[Turns, str], str]
 """``rewrite(history, text)`` is ``text``, the last user message, so that it can be understood without ``history``."""
 
-_INSTRUCTIONS: Final = frozenset({"system", "developer"})
+_INSTRUCTIONS: Final = ("system", "developer")
 
 
 class Fuzzy(NamedTuple):

@@ -144,7 +144,7 @@ class _Merging:
         codec, ctx = self._asked(line)
         reply = Reply(None, None)  # nothing to keep
         if codec is not None:
-            reply = Exchange(codec, line.body, ctx.request, None, refresh=False).recorded(body)
+            reply = Exchange(codec, line.body, ctx.request, None, refresh=False).whole(body)
         yield from flow.store(ctx, reply)
         self.report.fresh += 1
         self.report.stored += ctx.outcome.stored

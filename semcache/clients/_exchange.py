@@ -68,21 +68,31 @@ class Exchange:
         body = loads_object(response.content)
         if body is None:
             return Reply(response, None, keep="never", reason="not a JSON object")
-        return self._reply(response, response.content, body)
+        return self.whole(body, response.content)._replace(value=response)
+
+    def whole(self, body: dict[str, Any], content: bytes | None = None) -> Reply:
+        """An answer that came in one piece, as ``content``; others may ask for it as a stream."""
+        reply = self._reply(body, content)
+        if reply.keep != "never":
+            try:
+                deque(self.codec.replay(body, self.body), maxlen=0)
+            except Exception:  # of a shape that no codec foresaw: it must not trip over it before a caller's eyes
+                return reply._replace(keep="never", reason="no stream can be made of it")
+        return reply
 
     def recorded(self, body: dict[str, Any]) -> Reply:
         """A stream that was read to its end."""
-        return self._reply(None, dumps(body), body)
+        return self._reply(body)
 
     def drained(self, body: dict[str, Any] | None) -> Reply:
         """A stream that was read to its end, whole or not."""
         return Reply(None, None, keep="never", reason="the stream broke off") if body is None else self.recorded(body)
 
-    def _reply(self, value: Any, content: bytes, body: dict[str, Any]) -> Reply:
+    def _reply(self, body: dict[str, Any], content: bytes | None = None) -> Reply:
         storable, shared = self.codec.storable(body), self.codec.anonymous(body)
-        if shared is not None:
-            content = dumps(shared)
-        return Reply(value, content, self.codec.usage(body), storable.keep, storable.reason)
+        if shared is not None or content is None:
+            content = dumps(body if shared is None else shared)
+        return Reply(None, content, self.codec.usage(body), storable.keep, storable.reason)
 
 
 class Recording:

@@ -158,7 +158,7 @@ class Edge:
             body = value.model_dump(mode="json")
         except ValueError as error:
             return Reply(value, None, keep="never", reason=f"not JSON: {error}")
-        return exchange.recorded(body)._replace(value=value)
+        return exchange.whole(body)._replace(value=value)
 
     def answer(self, exchange: Exchange, served: Served, stream: type[Stream] | type[AsyncStream]) -> Any:
         """What the caller gets of a call that is over: LiteLLM's own object, or one like it."""

@@ -271,6 +271,19 @@ def test_an_answer_of_another_kind_is_handed_on_and_not_stored(
         assert response.headers["cache-status"].startswith("semcache; fwd=uri-miss")
 
 
+def test_an_answer_that_no_stream_can_be_made_of_is_handed_on_and_not_stored(exact_cache: SemanticCache) -> None:
+    odd = {"type": "text", "text": None}, {"type": "text", "text": "Yes."}
+    message = {"type": "message", "content": odd, "stop_reason": "end_turn"}
+    client = CacheTransport(behind(lambda _: httpx2.Response(200, json=message)), exact_cache.engine).client()
+    for stream in (False, True):
+        body = {"model": "m", "messages": BODY["messages"], "max_tokens": 9, "stream": stream}
+        answer = client.post("https://host/v1/messages", json=body)
+        assert answer.json()["content"] == list(odd)
+    outcome = last_outcome()
+    assert outcome is not None
+    assert (outcome.stored, outcome.reason) == (False, "no stream can be made of it")
+
+
 def test_a_server_that_ignores_stream_is_stored_all_the_same(exact_cache: SemanticCache) -> None:
     client = CacheTransport(behind(answers), exact_cache.engine).client()
     url = "https://host/v1/chat/completions"
