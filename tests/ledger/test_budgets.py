@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from semcache.ledger import Ledger
 from semcache.stores import open_store
 from semcache.stores.memory import MemoryStore
 from semcache.stores.redis import RedisStore
+from semcache.stores.sqlite import SqliteStore
 from semcache.testing.servers import RedisServer
 from semcache.types import Event, Reply, Request, Usage
 
@@ -71,6 +73,29 @@ def test_what_was_paid_counts_once_also_where_only_the_answer_was_lost(redis_ser
         mine.flush()
         other, _ = budgets(store, Budget(1))
         assert [one.states()[0].spent_usd_micro for one in (mine, other)] == [123, 123]
+
+
+async def test_an_event_loop_does_not_wait_for_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks_at_once(monkeypatch)
+    loops_own: list[bool] = []
+
+    class Watched(SqliteStore):
+        def add_counters(self, deltas: Mapping[str, int], *, once: str | None = None) -> None:
+            loops_own.append(threading.current_thread() is threading.main_thread())
+            super().add_counters(deltas, once=once)
+
+    store = Watched(tmp_path / "cache.sqlite", budget_s=5)
+    async with AsyncSemanticCache(store, policy=Policy(semantic=False), budgets=Budget(1)) as cache:
+
+        async def answer(prompt: str) -> str:
+            return "answer"
+
+        ask = cache.wrap(answer)
+        for prompt in "abc":
+            cache.engine.budgets.paid("default", 1)
+            await ask(prompt)
+    assert loops_own
+    assert not any(loops_own)
 
 
 def test_alerts_come_once_and_begin_anew_with_the_day() -> None:

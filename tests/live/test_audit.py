@@ -17,8 +17,10 @@ from click.testing import CliRunner
 from semcache import AsyncSemanticCache, ConfigurationError, Policy, SemanticCache, last_outcome
 from semcache.books import Line
 from semcache.cli import main
+from semcache.errors import StoreError
 from semcache.live import audit as module
 from semcache.live.record import Standing
+from semcache.stores import MemoryStore
 from semcache.testing.upstream import Upstream as Provider
 from semcache.types import Reply, Request, Usage
 
@@ -66,6 +68,22 @@ def test_a_wrong_answer_is_seen_and_its_pair_never_matches_again(lasting_url):
     with SemanticCache.open(lasting_url) as later:
         assert later.stats().live == {"default": Standing(audited=1, wrong=1)}
         assert "audited hits wrong" in CliRunner().invoke(main, ["stats", "--store", lasting_url]).stdout
+
+
+def test_a_store_that_cannot_be_told_of_a_wrong_pair_keeps_it_out_of_no_rate():
+    class Deaf(MemoryStore):
+        def mark_wrong(self, a, b):
+            raise StoreError("down")
+
+    with SemanticCache(store=Deaf(), policy=ALL, judge=lambda *asked: False) as cache:
+        ask = cache.wrap(Upstream().ask, name="ask")
+        ask(RESET)
+        ask(RESET_AGAIN)
+        assert last_outcome().layer == "semantic"
+        standing = settled(cache)
+        assert (standing.audited, standing.wrong) == (1, 1)
+        ask(RESET_AGAIN)
+        assert last_outcome().status == "miss"
 
 
 def test_the_judge_gets_texts():
