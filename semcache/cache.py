@@ -176,6 +176,7 @@ class _Cache:
         self,
         *,
         namespace: str | None = None,
+        category: str | None = None,
         tenant: str | None = None,
         user: str | None = None,
         share: Share | None = None,
@@ -191,6 +192,7 @@ class _Cache:
         return options_in_force(
             Options(
                 namespace=namespace,
+                category=category,
                 tenant=tenant,
                 user=user,
                 share=share,
