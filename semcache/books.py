@@ -24,7 +24,7 @@ A call whose usage or price is unknown counts as *unpriced* in its line, and mon
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -46,8 +46,19 @@ _TALLIES: Final = ("bypass", "priced")
 _NAMES_KEPT: Final = 64
 
 
-@dataclass(slots=True)
-class Line:
+class _Told:
+    """Shows only what is not nothing: of dozens of counts most are."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        values = ((spec.name, getattr(self, spec.name)) for spec in fields(self))  # type: ignore[arg-type]
+        told = (f"{name}={value!r}" for name, value in values if value not in (0, {}, Line()))
+        return f"{type(self).__name__}({', '.join(told)})"
+
+
+@dataclass(slots=True, repr=False)
+class Line(_Told):
     """Calls with their tokens and money.
 
     Args:
@@ -125,8 +136,8 @@ class Line:
 _OWED: Final = tuple(part for part in Line.__slots__ if part.startswith("owed_"))
 
 
-@dataclass(slots=True)
-class Books:
+@dataclass(slots=True, repr=False)
+class Books(_Told):
     """The counts of some set of calls; the lines are described above.
 
     Args:

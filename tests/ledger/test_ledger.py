@@ -563,3 +563,9 @@ def test_rows_add_up_and_no_flush_at_any_moment_loses_anything(script: list[tupl
     store.down = False
     ledger.close()
     assert at_noon(store).report() == stats
+
+
+def test_books_show_what_they_hold_and_no_zeros():
+    books = Books(misses=2, bypassed={"audio": 1}, spent=Line(calls=2, unpriced=2))
+    assert repr(books) == "Books(misses=2, bypassed={'audio': 1}, spent=Line(calls=2, unpriced=2))"
+    assert repr(Books()) == "Books()"
