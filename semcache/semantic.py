@@ -106,13 +106,14 @@ class SemanticTier:
     def near(self, key: Key, vector: Vector, entries: Sequence[Entry | None], floor: float) -> list[Near]:
         """Fetched candidates with their true cosine, best first, without the question itself or another scope's."""
         found = []
+        fingerprint, scope = self.queue.fingerprint, key.scope
         for entry in entries:
-            if entry is None or entry.fingerprint != self.queue.fingerprint:
+            if entry is None or entry.fingerprint != fingerprint:
                 continue
             stored = entry.embedding()
             if stored is None:
                 continue
-            if entry.key.scope != key.scope:  # two scopes with one 63-bit hash
+            if entry.key.scope != scope:  # two scopes with one 63-bit hash
                 self._emit(Event("collision", f"scope {key.scope_id:x} has two meanings"))
                 continue
             similarity = float(stored @ vector) / (math.sqrt(stored @ stored) or 1.0)

@@ -7,7 +7,9 @@ it takes plain pointers, runs on one thread and releases the GIL.
 
 from __future__ import annotations
 
+import math
 import threading
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -76,6 +78,8 @@ class Codec:
         """float32 [n, dim] to codes."""
         if self.coding == "fp32":
             return np.ascontiguousarray(vectors).view(np.uint8).reshape(len(vectors), self.row_bytes)
+        if self.coding == "fp16":  # numpy rounds as FAISS does, in a third of the time for a single vector
+            return vectors.astype(np.float16).view(np.uint8)
         single_threaded_faiss()
         codes: Codes = self._index.sq.compute_codes(vectors)
         return codes
@@ -109,10 +113,10 @@ class Nearest:
 
     def __init__(self, query: Vectors, k: int, floor: float = -1.0) -> None:
         self._query = query
-        # Rounding may take a cosine past -1; the floor itself must still get in, and FAISS keeps only what is greater.
-        start = -np.inf if floor <= -1.0 else np.nextafter(np.float32(floor), np.float32(-np.inf))
-        self._scores = np.full(k, start, dtype=np.float32)
-        self._ids = np.full(k, -1, dtype=np.int64)
+        self._scores = np.empty(k, dtype=np.float32)
+        self._scores.fill(_just_below(floor))
+        self._ids = np.empty(k, dtype=np.int64)
+        self._ids.fill(-1)
 
     def scan(self, codec: Codec, codes: Codes, ids: Ids) -> None:
         """Score rows; ``codes`` and ``ids`` are contiguous and of one length."""
@@ -137,6 +141,12 @@ class Nearest:
             if id >= 0
         ]
         return sorted(found, key=rank)
+
+
+@lru_cache(maxsize=64)
+def _just_below(floor: float) -> float:
+    """What a score has to exceed, since FAISS keeps only what is greater. Rounding may take a cosine past -1."""
+    return -math.inf if floor <= -1.0 else float(np.nextafter(np.float32(floor), np.float32(-np.inf)))
 
 
 def rank(match: tuple[int, float]) -> tuple[float, int]:

@@ -29,6 +29,8 @@ GUARDS: Final[dict[str, Guard[Any]]] = {
 }
 """All guards by name, in the order in which they are asked."""
 
+_NO_OBJECTION: Final = {name: GuardVerdict(name, "") for name in GUARDS}
+
 
 def verdicts(names: Iterable[str], query: str, cached: str) -> tuple[GuardVerdict, ...]:
     """What the named guards say of a pair, in order.
@@ -37,7 +39,8 @@ def verdicts(names: Iterable[str], query: str, cached: str) -> tuple[GuardVerdic
         KeyError: No guard has that name.
     """
     ours, theirs = read(query), read(cached)
-    return tuple(GuardVerdict(name, GUARDS[name].judge(ours, theirs)) for name in names)
+    said = ((name, GUARDS[name].judge(ours, theirs)) for name in names)
+    return tuple(GuardVerdict(name, reason) if reason else _NO_OBJECTION[name] for name, reason in said)
 
 
 def language(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from semcache.guards.text import Text, read
 
@@ -46,10 +46,11 @@ class Guard(Generic[F]):
         return self.languages is None or read(text).language in self.languages
 
     def _features(self, text: Text) -> F:
-        features: dict[str, Any] = text.features
-        if self.name not in features:
-            features[self.name] = self.read(text)
-        return features[self.name]  # type: ignore[no-any-return]
+        features: dict[str, F] = text.features
+        try:
+            return features[self.name]
+        except KeyError:
+            return features.setdefault(self.name, self.read(text))
 
 
 def differ(query: Iterable[str], cached: Iterable[str]) -> str:
