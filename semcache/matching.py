@@ -79,11 +79,17 @@ def by_meaning(ctx: Call, key: Key, *, explain: bool = False) -> Generator[Step,
     if decision.verdict == "verify" and found is not None:
         decision.probability = yield Verify(text, found.entry, ctx.tags)
         sure = decision.probability is not None and decision.probability >= policy.verify_at_least
-        decision.verdict = "serve" if sure else "reject"
+        decision.verdict = "serve" if sure and (yield from _stands(found.entry)) else "reject"
     if decision.verdict != "serve" or found is None:
         outcome.reason = decision.reason
         return None
     return found if (yield from keeps_to_schema(ctx, found.entry, "semantic")) else None
+
+
+def _stands(entry: Entry) -> Generator[Step, Any, bool]:
+    """Whether an entry is still there: it may have been reported wrong in the seconds that a verifier takes."""
+    current: Entry | None = yield GetExact(entry.key)
+    return current is not None and current.created_at == entry.created_at
 
 
 def _candidate(ctx: Call, near: Near, stored_since: float) -> Candidate:

@@ -1,5 +1,7 @@
 """The order of work, driven by hand: look at what a flow asks for, send an answer, look again."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,7 @@ from semcache.types import Entry, Marks, Outcome, Prompt, Reply, Request, Usage
 VECTOR = np.eye(1, 8, dtype=np.float32)[0]
 REPLY = Reply("value", b'"fresh"', Usage(10, 5))
 EXACT_ONLY = Policy(semantic=False)
+VERIFIED = Policy(verifier=lambda query, cached: 0.0, verify_from=0.0)
 
 
 class Lead:
@@ -384,18 +387,25 @@ def test_explain_judges_far_candidates_too():
 
 @pytest.mark.parametrize(("score", "status"), [(0.99, "hit"), (0.01, "miss"), (None, "miss")])
 def test_a_candidate_in_the_grey_zone_is_served_only_if_the_verifier_is_sure(score, status):
-    policy = Policy(verifier=lambda query, cached: 0.0, verify_from=0.0)
-    ctx = context(policy=policy)
+    ctx = context(policy=VERIFIED)
     near = entry(ctx)
-    steps = flow.lookup(ctx)
-    drive(
-        steps,
-        (GetExact, None),
-        (Embed, VECTOR),
-        (Search, [Near(near, policy.rules("default").threshold - 0.001, False)]),
-        (Verify, score),
-    )
+    drive(*verified(ctx, near, score), *([(GetExact, near)] if score == 0.99 else []))
     assert ctx.outcome.status == status
+
+
+@pytest.mark.parametrize("now_there", [None, 950.0], ids=["gone", "another"])
+def test_an_entry_that_went_while_it_was_verified_is_not_served(now_there):
+    ctx = context(policy=VERIFIED)
+    near = entry(ctx)
+    current = None if now_there is None else replace(near, created_at=now_there)
+    drive(*verified(ctx, near, 0.99), (GetExact, current))
+    assert (ctx.outcome.status, ctx.outcome.decision.verdict) == ("miss", "reject")
+
+
+def verified(ctx, near, score):
+    """A look-up that comes to a candidate below the threshold, and what the verifier says of it."""
+    found = Near(near, ctx.rules.threshold - 0.001, False)
+    return flow.lookup(ctx), (GetExact, None), (Embed, VECTOR), (Search, [found]), (Verify, score)
 
 
 STALE = Policy(semantic=False, stale_if_error=60.0)
