@@ -285,7 +285,8 @@ class Books(_Told):
             line, base = self._line(name), price._replace(longer=(), caches_from=None)
             if not line.owed_calls:
                 continue
-            _count(self.priced, price.id, line.owed_calls)
+            if name in (*_SPARED, "spent"):  # as when they are booked: neither a withheld hit nor overhead counts
+                _count(self.priced, price.id, line.owed_calls)
             if name == "spent":
                 cost = base.split(line.owed)
                 line.usd_micro += cost.usd_micro

@@ -29,7 +29,7 @@ from semcache.stores.memory import MemoryStore
 from semcache.stores.redis import RedisStore
 from semcache.stores.sqlite import SqliteStore
 from semcache.testing.servers import RedisServer
-from semcache.types import Event, Outcome, Usage
+from semcache.types import Event, Outcome, Usage, WouldServe
 
 DAY = date(2026, 11, 21)
 NOON = (DAY - date(1970, 1, 1)).days * 86_400 + 43_200.0
@@ -211,6 +211,18 @@ def test_calls_without_a_price_get_one_afterwards(tmp_path: Path) -> None:
     assert settled.totals.without_usd_micro == 3000 + 2501
     assert (settled.unpriced(), settled.settled(Prices(path))) == ({}, settled)
     assert stats.totals.spent.usd is None, "the report that was settled is left as it was"
+
+
+def test_a_price_that_comes_late_is_of_as_many_calls_as_one_in_time(tmp_path: Path) -> None:
+    path = tmp_path / "prices.toml"
+    path.write_text("[models.house]\ninput = 2\noutput = 10")
+    late, in_time = at_noon(MemoryStore()), at_noon(MemoryStore(), prices=Prices(path))
+    for ledger in (late, in_time):
+        withheld = WouldServe("semantic", 0.99, 1, usage=Usage(1000))
+        ledger.record(Outcome("miss", model="house", usage=Usage(1000), would_serve=withheld))
+        ledger.record(exact(model="house", usage=Usage(1000)))
+        ledger.record_audit("default", "house", Usage(1000))
+    assert late.report().settled(Prices(path)).totals == in_time.report().totals
 
 
 def test_record_prices_the_outcome_once(tmp_path: Path) -> None:
