@@ -102,7 +102,8 @@ class Meter:
         """In a child: the parent writes what it has learned."""
         self._lock = threading.Lock()
         self._pending: Counter[str] = Counter()
-        self._taught: Counter[tuple[str, int]] = Counter()
+        self._taught: Counter[str] = Counter()
+        self._taught_in = 0
         self._read_at = -_REREAD_S
 
     def attach(self, store: Store) -> None:
@@ -160,9 +161,12 @@ class Meter:
     def _learn(self, request: Request, reply: Reply, model: str) -> None:
         usage, week = reply.usage, self._week()
         assert usage is not None
-        if self._taught[model, week] >= _ENOUGH_TOKENS or len(self._taught) >= _MODELS:
+        if week != self._taught_in:
+            self._taught_in, self._taught = week, Counter()
+        taught = self._taught
+        if taught[model] >= _ENOUGH_TOKENS or (model not in taught and len(taught) >= _MODELS):
             return
-        self._taught[model, week] += usage.total
+        taught[model] += usage.total
         pairs: list[tuple[Side, float, int]] = [("in", guess_prompt(request), usage.input_tokens)]
         if (answer := _answer(reply.body)) is not None:
             pairs.append(("out", guess_tokens(answer), usage.output_tokens - usage.reasoning_tokens))

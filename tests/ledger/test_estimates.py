@@ -111,6 +111,24 @@ def test_pictures_and_estimates_teach_nothing() -> None:
     assert meter.factor("m", "in") == meter.factor("m", "out") == 1.0
 
 
+def test_invented_models_keep_no_known_one_from_learning_nor_a_new_one_next_week() -> None:
+    now = [100 * WEEK]
+    meter = Meter(clock=lambda: now[0])
+
+    def teach(model: str) -> float:
+        before = meter.factor(model, "out")
+        meter.usage(asked(model=model), Reply(None, ANSWER, Usage(20, 40)))
+        return abs(meter.factor(model, "out") - before)
+
+    assert teach("known")
+    for n in range(1_100):
+        teach(f"invented-{n}")
+    assert teach("known")
+    assert not teach("new")
+    now[0] += WEEK
+    assert teach("new")
+
+
 def test_what_is_old_weighs_less() -> None:
     now = [WEEK * 3000]
     meter = Meter(clock=lambda: now[0])
