@@ -117,8 +117,9 @@ class _Session:
         if body is None:
             return None
         url = urlsplit(request.url)
+        host = url.netloc.rpartition("@")[2]  # without user and password
         # A proxy's host does not tell for which region a request is signed.
-        upstream = self._upstream or f"{url.scheme}://{url.netloc}{path}&region={self._region}"
+        upstream = self._upstream or f"{url.scheme}://{host}{path}&region={self._region}"
         headers = {name.lower(): _text(value) for name, value in request.headers.items()}
         parsed = codec.parse(body, upstream=upstream, headers={**headers, ":path": path})
         return Exchange(codec, body, parsed, None, False, self._prompt(headers, parsed, body, url.hostname or ""))

@@ -414,9 +414,12 @@ def test_region_endpoint_and_model_keep_answers_apart(up: Upstream, make: Make, 
 
 
 def test_credentials_are_neither_in_the_key_nor_in_the_store(tmp_path: Path, up: Upstream, make: Make) -> None:
-    with SemanticCache.open(f"sqlite:///{tmp_path}/cache.db", policy=Policy(semantic=False)) as cache:
-        for token in (None, "a-session-token"):
-            client = cache.wrap(make(aws_session_token=token))
+    with_password = up.bedrock_url.replace("://", "://someone:a-password@")
+    # What is never kept must not depend on what is found to be secret.
+    policy = Policy(semantic=False, secrets="allow")
+    with SemanticCache.open(f"sqlite:///{tmp_path}/cache.db", policy=policy) as cache:
+        for token, url in ((None, up.bedrock_url), ("a-session-token", with_password)):
+            client = cache.wrap(make(aws_session_token=token, endpoint_url=url))
             for ask in OPERATIONS:
                 ask(client)
         outcome = last_outcome()
@@ -424,7 +427,7 @@ def test_credentials_are_neither_in_the_key_nor_in_the_store(tmp_path: Path, up:
     assert outcome.key is not None
     assert outcome.hit, "other credentials ask for the same"
     kept = outcome.key.canonical + b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    for secret in (ACCESS_KEY, SECRET, "a-session-token", "AWS4-HMAC"):
+    for secret in (ACCESS_KEY, SECRET, "a-session-token", "a-password", "AWS4-HMAC"):
         assert secret.encode() not in kept
 
 
