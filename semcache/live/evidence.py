@@ -60,6 +60,7 @@ class Evidence:
         self._store = store
         self._policy = policy
         self._emit = emit
+        self._stored: Mapping[str, int] = {}
         self._records: dict[str, Record] = {}
         self._off: dict[str, str] = {}
         self._unwritten: Counter[str] = Counter()
@@ -96,7 +97,9 @@ class Evidence:
         with self._lock:
             self._read_at = time.monotonic()
             self._write()
-            self._records = decode(self._store.counters(PREFIX))
+            stored = self._store.counters(PREFIX)
+            if stored != self._stored:  # a caller waits, and nearly always nothing is new
+                self._stored, self._records = stored, decode(stored)
             self._notice()
 
     def off(self, namespace: str) -> str:

@@ -194,6 +194,9 @@ def decode(counters: Mapping[str, int]) -> dict[str, Record]:
     """The records that counters make, by namespace."""
     records: dict[str, Record] = {}
     for full, value in counters.items():
-        namespace, _, name = full.removeprefix(PREFIX).partition("|")
-        records.setdefault(unquote(namespace), Record()).add(name, value)
-    return records
+        quoted, _, name = full.removeprefix(PREFIX).partition("|")
+        record = records.get(quoted)
+        if record is None:
+            record = records[quoted] = Record()
+        record.add(name, value)
+    return {unquote(quoted): record for quoted, record in records.items()}

@@ -10,7 +10,7 @@ from semcache.cli import main
 from semcache.errors import StoreError
 from semcache.live import evidence as module
 from semcache.live.evidence import Evidence
-from semcache.live.record import OTHERS, PREFIX, Standing, Verdicts
+from semcache.live.record import OTHERS, PREFIX, Standing, Verdicts, decode
 from semcache.stores import MemoryStore, open_store
 from semcache.stores.redis import RedisStore
 
@@ -68,6 +68,20 @@ def test_what_one_process_learns_the_other_knows(lasting_url):
     assert one.standings() == two.standings() == {"n": expected}
     store.close()
     same.close()
+
+
+def test_records_are_made_anew_only_when_something_has_changed(store, evidence, monkeypatch):
+    made = []
+    monkeypatch.setattr(module, "REFRESH_S", 0.0)
+    monkeypatch.setattr(module, "decode", lambda counters: made.append(1) or decode(counters))
+    audit(evidence, True, False)
+    for _ in range(5):
+        evidence.refresh()
+    assert len(made) == 1
+    audit(other_on(store), False)
+    evidence.refresh()
+    assert len(made) == 2
+    assert evidence.standings()["n"].wrong == 2
 
 
 class ForgetfulStore(RedisStore):
