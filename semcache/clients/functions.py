@@ -17,7 +17,7 @@ import os
 import types
 import typing
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import orjson
 
@@ -251,14 +251,15 @@ class _Edge:
         """A result as a reply; what would not come back from JSON as it went in is not kept, nor is what a provider's
         codec would not keep of a function that hands on its answers whole."""
         plain = value if self._revive is None else self._revive.dump(value)
-        if not _survives_json(plain):
+        body = _encoded(plain)
+        if body is None:
             kind = type(value).__qualname__
             return Reply(value, None, keep="never", reason=f"a {kind} would not come back from JSON as it was")
         codec = find_by_answer(plain) if type(plain) is dict else None
         if codec is None:
-            return Reply(value, orjson.dumps(plain))
+            return Reply(value, body)
         storable = codec.storable(plain)
-        return Reply(value, orjson.dumps(plain), codec.usage(plain), storable.keep, storable.reason)
+        return Reply(value, body, codec.usage(plain), storable.keep, storable.reason)
 
     def decode(self, body: bytes) -> Any:
         plain = orjson.loads(body)
@@ -287,7 +288,21 @@ def _reviver(function: Callable[..., Any]) -> _Model | None:
     return _Model(annotation) if hasattr(annotation, "model_validate") else None
 
 
-def _survives_json(value: Any) -> bool:
+def _encoded(value: Any) -> bytes | None:
+    """JSON from which a value comes back as it was; ``None`` if there is none."""
+    if not _survives_json(value):
+        return None
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # half a surrogate pair
+        return None
+
+
+_DEEP: Final = 200
+"""Levels of lists and dicts that a value may have; orjson goes no deeper than 254."""
+
+
+def _survives_json(value: Any, levels: int = _DEEP) -> bool:
     """Whether a value comes back from JSON with the same types: no tuples, no keys but strings, no NaN."""
     kind = type(value)
     if kind is str or kind is bool or value is None:
@@ -296,9 +311,11 @@ def _survives_json(value: Any) -> bool:
         return math.isfinite(value)
     if kind is int:
         return bool(-(2**63) <= value < 2**64)
+    if levels == 0:
+        return False
     if kind is list:
-        return all(map(_survives_json, value))
-    return kind is dict and all(type(k) is str and _survives_json(v) for k, v in value.items())
+        return all(_survives_json(item, levels - 1) for item in value)
+    return kind is dict and all(type(k) is str and _survives_json(v, levels - 1) for k, v in value.items())
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
@@ -322,11 +339,11 @@ def _identity(function: Any) -> str:
     """
     if isinstance(function, functools.partial):
         bound = [list(function.args), function.keywords]
-        if _survives_json(bound):
+        if _encoded(bound) is not None:
             return f"partial({_identity(function.func)}, {_digest(bound)})"
     elif isinstance(function, types.FunctionType):
         cells = [_content(cell) for cell in function.__closure__ or ()]
-        if _survives_json(cells):
+        if _encoded(cells) is not None:
             return f"{_describe(function)}#{_digest([_code(function.__code__), cells, _constants(function)])}"
     return f"{_describe(function)}@{os.urandom(12).hex()}"
 
@@ -346,7 +363,7 @@ def _content(cell: types.CellType) -> Any:
 def _constants(function: types.FunctionType) -> dict[str, Any]:
     """The JSON-like values among the globals that the code names."""
     named = {name: function.__globals__[name] for name in _names(function.__code__) & function.__globals__.keys()}
-    return {name: value for name, value in named.items() if _survives_json(value)}
+    return {name: value for name, value in named.items() if _encoded(value) is not None}
 
 
 def _names(code: types.CodeType) -> set[str]:

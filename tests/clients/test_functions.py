@@ -620,3 +620,17 @@ def test_of_a_providers_answer_the_codec_says_whether_it_is_whole(cache, answer,
     assert last_outcome().stored is stored
     if "usage" in answer:
         assert last_outcome().usage.total == 7
+
+
+def test_what_json_cannot_hold_is_handed_on(cache):
+    deep = knot = []
+    for _ in range(250):
+        deep = [deep]
+    knot.append(knot)
+    answers = {"deep": deep, "knot": knot, "half": ["\ud800"], "half a text": "\ud800"}
+    ask = cache.wrap(lambda prompt: answers[prompt], name="ask")
+    for prompt, answer in answers.items():
+        assert ask(prompt) is answer
+        assert not last_outcome().stored
+    for answer in answers.values():  # which the function closes over
+        assert cache.wrap(lambda prompt: answer)("hi") is answer  # noqa: B023
