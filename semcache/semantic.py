@@ -199,7 +199,15 @@ class SemanticTier:
         with self._start:
             if self._attempt is None and self._breaker.allow():
                 self._attempt = threading.Event()
-                threading.Thread(target=self._warm_up, args=(self._attempt,), name="semcache-warm", daemon=True).start()
+                warm_up = threading.Thread(
+                    target=self._warm_up, args=(self._attempt,), name="semcache-warm", daemon=True
+                )
+                try:
+                    warm_up.start()
+                except RuntimeError as error:  # else every look-up from now on would wait for it
+                    self._attempt = None
+                    self._breaker.failure()
+                    raise VectorIndexError(f"the index could not be filled: {error}") from error
             attempt = self._attempt
         if attempt is not None:
             attempt.wait(self._warm_wait_s)

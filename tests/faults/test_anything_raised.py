@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 
 import pytest
 
-from semcache import AsyncSemanticCache, Budget, Policy, SemanticCache
+from semcache import AsyncSemanticCache, Budget, Policy, SemanticCache, last_outcome
 from semcache.stores import MemoryStore
 
 EXACT_ONLY = Policy(semantic=False)
@@ -44,6 +46,10 @@ class BadIndex:
         raise ZeroDivisionError("a bug")
 
     add = remove = save = search
+
+
+def never_started(thread):
+    raise RuntimeError("can't start new thread")
 
 
 def broken_verifier(query, cached):
@@ -135,3 +141,22 @@ def test_names_that_cannot_be_written_go_upstream_and_hold_up_no_count():
         cache.engine.budgets.flush()
         cache.engine.ledger.meter.flush()
         assert cache.stats().ledger.totals.requests == 2
+
+
+def test_no_more_threads_are_no_callers_trouble(monkeypatch):
+    policy = Policy(audit_rate=1.0, verifier=lambda query, cached: 1.0, verify_from=0.5)
+    with SemanticCache(store=MemoryStore(), policy=policy, budgets=Budget(1)) as cache:
+        ask = cache.wrap(lambda prompt, model: "answer", name="ask")
+        monkeypatch.setattr(threading.Thread, "start", never_started)
+        for question in (RESET, RESET_AGAIN, RESET):
+            assert ask(question, model="gpt-5-mini") == "answer"
+        assert last_outcome().layer == "exact"
+        asked = 3
+        monkeypatch.undo()
+        give_up_at = time.monotonic() + 20
+        while last_outcome().layer != "semantic":
+            assert time.monotonic() < give_up_at
+            assert ask(RESET + "!" * asked, model="gpt-5-mini") == "answer"
+            asked += 1
+            time.sleep(0.05)
+    assert cache.engine.ledger.report().totals.requests == asked
