@@ -27,27 +27,6 @@ class Raising(MemoryStore):
         raise ZeroDivisionError("a bug")
 
 
-class BadIndex:
-    """An index of the user's own whose every method raises."""
-
-    def __init__(self, dim):
-        self.dim = dim
-
-    def __len__(self):
-        return 0
-
-    def __contains__(self, id):
-        return False
-
-    def close(self):
-        pass
-
-    def search(self, *args, **kwargs):
-        raise ZeroDivisionError("a bug")
-
-    add = remove = save = search
-
-
 def never_started(thread):
     raise RuntimeError("can't start new thread")
 
@@ -61,7 +40,6 @@ PARTS = {
     "put": lambda: {"store": Raising("put")},
     "fetch": lambda: {"store": Raising("fetch")},
     "changes": lambda: {"store": Raising("changes")},
-    "index": lambda: {"store": MemoryStore(), "index": BadIndex},
     "verifier": lambda: {
         "store": MemoryStore(),
         "policy": Policy(threshold=1.0, verifier=broken_verifier, verify_from=0.5),

@@ -39,7 +39,6 @@ def server_dump(server) -> bytes:
                 "string": lambda key: client.get(key),
                 "hash": lambda key: b"".join(part for pair in client.hgetall(key).items() for part in pair),
                 "set": lambda key: b"".join(client.smembers(key)),
-                "set": lambda key: b"".join(client.smembers(key)),
                 "zset": lambda key: b"".join(client.zrange(key, 0, -1)),
                 "stream": lambda key: repr(client.xrange(key)).encode(),
             }[kind]
