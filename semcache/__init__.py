@@ -13,35 +13,35 @@ from typing import TYPE_CHECKING, Any
 from semcache._version import __version__
 
 if TYPE_CHECKING:
-    from semcache.budgets import Budget, BudgetState
     from semcache.cache import AsyncSemanticCache, CacheStats, Lookup, SemanticCache
     from semcache.errors import BudgetExceeded, ConfigurationError, SemcacheError
     from semcache.flow import Explanation
     from semcache.keys import Difference
-    from semcache.ledger import Ledger
+    from semcache.money.budgets import Budget, BudgetState
+    from semcache.money.ledger import Ledger
+    from semcache.money.prices import Prices
     from semcache.options import Options
     from semcache.policy import Policy
-    from semcache.prices import Prices
     from semcache.served import last_outcome
     from semcache.types import Decision, Event, Outcome, Request, Usage
 
 _HOME = {
     "AsyncSemanticCache": "cache",
-    "Budget": "budgets",
+    "Budget": "money.budgets",
     "BudgetExceeded": "errors",
-    "BudgetState": "budgets",
+    "BudgetState": "money.budgets",
     "CacheStats": "cache",
     "ConfigurationError": "errors",
     "Decision": "types",
     "Difference": "keys",
     "Event": "types",
     "Explanation": "flow",
-    "Ledger": "ledger",
+    "Ledger": "money.ledger",
     "Lookup": "cache",
     "Options": "options",
     "Outcome": "types",
     "Policy": "policy",
-    "Prices": "prices",
+    "Prices": "money.prices",
     "Request": "types",
     "SemanticCache": "cache",
     "SemcacheError": "errors",

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from semcache_indexes import VectorIndex
     from typing_extensions import Self
 
-    from semcache.budgets import Budget, BudgetState
     from semcache.flow import Explanation
-    from semcache.ledger import Ledger
-    from semcache.ledger import Stats as LedgerStats
     from semcache.live.answers import Judge
     from semcache.live.record import Standing
+    from semcache.money.budgets import Budget, BudgetState
+    from semcache.money.ledger import Ledger
+    from semcache.money.ledger import Stats as LedgerStats
+    from semcache.money.prices import Prices
     from semcache.policy import Policy
-    from semcache.prices import Prices
     from semcache.prompt_cache.predictions import Predicted
     from semcache.stores.base import Selector, Store, StoreStats
 
@@ -105,10 +105,10 @@ class _Cache:
         prices: Prices | str | Path | None = None,
         budgets: Budget | Sequence[Budget] = (),
     ) -> None:
-        from semcache.budgets import Budget
-        from semcache.ledger import Ledger
+        from semcache.money.budgets import Budget
+        from semcache.money.ledger import Ledger
+        from semcache.money.prices import Prices
         from semcache.policy import Policy
-        from semcache.prices import Prices
         from semcache.semantic import open_tier
         from semcache.stores import open_store
 

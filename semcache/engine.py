@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from semcache import flow as flows
 from semcache import steps
 from semcache._fork import renew_in_child
-from semcache.budgets import Budgets
 from semcache.context import loosen
 from semcache.errors import BudgetExceeded, CanonicalError
 from semcache.events import EventHook, Hook, emit, logger
@@ -26,6 +25,7 @@ from semcache.live.answers import answer_id
 from semcache.live.audit import Auditor, Later
 from semcache.live.evidence import Evidence
 from semcache.marking import Marker
+from semcache.money.budgets import Budgets
 from semcache.options import USER_TAG, Options, current_options
 from semcache.performer import Performer
 from semcache.policy import secret_in
@@ -34,10 +34,10 @@ from semcache.served import Pending, Served, last
 from semcache.types import Event, Outcome, Reply, Request
 
 if TYPE_CHECKING:
-    from semcache.budgets import Budget
     from semcache.flow import Answered, Call, Flow
-    from semcache.ledger import Ledger
     from semcache.live.answers import Judge
+    from semcache.money.budgets import Budget
+    from semcache.money.ledger import Ledger
     from semcache.policy import Policy
     from semcache.semantic import SemanticTier
     from semcache.steps import Step, StreamReply

@@ -66,7 +66,7 @@ class CanonicalError(SemcacheError, ValueError):
 
 
 class BudgetExceeded(SemcacheError):
-    """A :class:`~semcache.budgets.Budget` is used up, nothing stored answers, and the call was not made.
+    """A :class:`~semcache.money.budgets.Budget` is used up, nothing stored answers, and the call was not made.
 
     Args:
         message: Which budget, and what is spent.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from semcache.intervals import clopper_pearson
-from semcache.ledger import Books
+from semcache.money.ledger import Books
 from semcache.types import Outcome
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ class Usage(NamedTuple):
     ``input_tokens`` includes the cached ones; ``cache_read_tokens`` and ``cache_write_tokens`` are parts of it.
     ``reasoning_tokens`` is a part of ``output_tokens``. ``cache_write_long_tokens`` is the part of
     ``cache_write_tokens`` written for the longer of the two lifetimes that a provider sells (1h of Anthropic and
-    Bedrock, 12h of OpenAI), which costs more. ``estimated``: nobody counted; see :mod:`semcache.estimates`.
+    Bedrock, 12h of OpenAI), which costs more. ``estimated``: nobody counted; see :mod:`semcache.money.estimates`.
     """
 
     input_tokens: int = 0
@@ -307,7 +307,7 @@ class Outcome:
         price_id: Which row of which price table that is by.
         prompt_cache_usd_micro: What the provider's prompt cache took off the list price of a call that was made: saved
             by reads, and by writes, whose premium is negative.
-        refused: A :class:`~semcache.budgets.Budget` kept the call from the upstream, and nothing answered it.
+        refused: A :class:`~semcache.money.budgets.Budget` kept the call from the upstream, and nothing answered it.
         seconds: Wall time by phase: ``lookup``, ``embed``, ``upstream``, ``total``.
         would_serve: The hit that was found and withheld.
         marks: What was asked of the provider's prompt cache; ``None`` where it was not called, or is not known.

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from semcache import flow
 from semcache.batch.files import Line, Results, answer_in, digest, distinct, lines, read_requests, replaced
 from semcache.batch.together import perform_together
-from semcache.books import Line as Sum
 from semcache.clients._exchange import Exchange
 from semcache.errors import InputError
+from semcache.money.books import Line as Sum
 from semcache.types import Outcome, Reply
 from semcache.wire import Codec
 from semcache.wire._json import dumps, loads_object

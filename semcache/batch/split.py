@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from semcache import flow
 from semcache.batch.files import Line, digest, distinct, read_requests, replaced, result_line
 from semcache.batch.together import perform_together
-from semcache.books import Line as Sum
+from semcache.money.books import Line as Sum
 from semcache.types import Outcome
 from semcache.wire._json import dumps, loads_object
 

@@ -7,14 +7,14 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from semcache.cli._common import safe
-from semcache.prices import dollars
+from semcache.money.prices import dollars
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from semcache.book_rows import Stats
-    from semcache.books import Books, Line
-    from semcache.budgets import BudgetState
+    from semcache.money.books import Books, Line
+    from semcache.money.budgets import BudgetState
+    from semcache.money.rows import Stats
 
 _MODELS_SHOWN: Final = 8
 

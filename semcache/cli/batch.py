@@ -14,8 +14,8 @@ from semcache.cli._tuning import progress
 
 if TYPE_CHECKING:
     from semcache.batch import Merged, Split
-    from semcache.books import Line
     from semcache.cache import SemanticCache
+    from semcache.money.books import Line
 
 _IN: Final = click.Path(exists=True, dir_okay=False)
 _OUT: Final = click.Path(dir_okay=False, writable=True)

@@ -99,7 +99,7 @@ def _extra(name: str, extra: str) -> Check:
 
 
 def _store(url: str) -> str:
-    from semcache.ledger import Ledger
+    from semcache.money.ledger import Ledger
     from semcache.stores import open_store
 
     must_exist(url)
@@ -150,7 +150,7 @@ def _embedder(spec: str | None) -> str:
 
 
 def _prices() -> str:
-    from semcache.prices import as_of
+    from semcache.money.prices import as_of
 
     return f"own table of {as_of()}"
 

@@ -10,7 +10,7 @@ from semcache.cli._common import console, json_option, print_json, safe, warn
 from semcache.cli._money import usd
 from semcache.cli._tuning import installed_embedder, policy_option
 from semcache.cli._tuning import progress as one_bar
-from semcache.prices import dollars
+from semcache.money.prices import dollars
 
 if TYPE_CHECKING:
     from semcache.tuning.costs import Amount, Counted, ModelCost
@@ -44,7 +44,7 @@ def estimate(
     The log is replayed as by `semcache replay`. Tokens are those that it reports; where it does not, they are estimated
     from the texts, and the amounts get a band.
     """
-    from semcache.prices import Prices
+    from semcache.money.prices import Prices
     from semcache.tuning.costs import cost_with, count_tokens
     from semcache.tuning.logs import Fields, in_time_order, read_logs
 

@@ -211,7 +211,7 @@ def _played(
     advance: Progress,
 ) -> Iterator[Compared]:
     from semcache.cache import SemanticCache
-    from semcache.ledger import Ledger
+    from semcache.money.ledger import Ledger
     from semcache.stores import MemoryStore, open_store
     from semcache.tuning.compare import Compared, compare
     from semcache.tuning.replay import TENANT

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from semcache.book_rows import Stats
-    from semcache.books import Books
-    from semcache.budgets import BudgetState
     from semcache.live.record import Standing
+    from semcache.money.books import Books
+    from semcache.money.budgets import BudgetState
+    from semcache.money.rows import Stats
     from semcache.prompt_cache.predictions import Predicted
     from semcache.stores.base import StoreStats
 
@@ -69,10 +69,10 @@ class _Found:
 
 
 def _read(store_url: str, namespace: str | None, days: int, price_file: str | None) -> _Found:
-    from semcache.budgets import standing as budgets_standing
-    from semcache.ledger import Ledger
     from semcache.live.record import PREFIX, decode
-    from semcache.prices import Prices
+    from semcache.money.budgets import standing as budgets_standing
+    from semcache.money.ledger import Ledger
+    from semcache.money.prices import Prices
     from semcache.prompt_cache import predictions
 
     since = datetime.now(timezone.utc).date() - timedelta(days=days - 1)

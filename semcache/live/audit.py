@@ -26,8 +26,8 @@ from semcache.types import Event, Outcome, Reply
 
 if TYPE_CHECKING:
     from semcache.flow import Call
-    from semcache.ledger import Ledger
     from semcache.live.evidence import Evidence
+    from semcache.money.ledger import Ledger
     from semcache.types import Entry, WouldServe
 
 QUEUE_LENGTH: Final = 64

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from semcache.errors import ConfigurationError
-from semcache.prices import plain_name
+from semcache.money.prices import plain_name
 
 SECONDS: Final[Mapping[str, int]] = {"5m": 300, "30m": 1800, "1h": 3600, "12h": 43_200}
 """Lifetime of a cache point in seconds, counted from the start of the request that wrote or last read it."""

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
-from semcache.estimates import BAND, Meter, guess_prompt
+from semcache.money.estimates import BAND, Meter, guess_prompt
 from semcache.tuning.replay import request_of
 from semcache.types import Reply, Usage
 
 if TYPE_CHECKING:
-    from semcache.prices import ModelPrice, Prices
+    from semcache.money.prices import ModelPrice, Prices
     from semcache.tuning.logs import LogRecord
     from semcache.tuning.replay import Replay
 

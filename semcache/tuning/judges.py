@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from semcache.cache import SemanticCache
 from semcache.errors import ConfigurationError, MissingExtraError
 from semcache.guards import fold
+from semcache.money.prices import Prices
 from semcache.policy import Policy
-from semcache.prices import Prices
 from semcache.tuning.findings import regraded
 from semcache.tuning.pairs import read_pairs
 from semcache.verifiers.llm import prompt_for, usage_of, yes_or_no

@@ -20,7 +20,7 @@ import orjson
 
 from semcache.cache import SemanticCache
 from semcache.guards import GUARDS
-from semcache.ledger import Ledger
+from semcache.money.ledger import Ledger
 from semcache.report import RunReport
 from semcache.stores import MemoryStore
 from semcache.types import Event, Layer, Reply, Request

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Final
 
 from semcache.errors import ConfigurationError, VerifierError
-from semcache.prices import Prices
+from semcache.money.prices import Prices
 from semcache.types import Usage
 from semcache.verifiers.base import TextPair, fingerprint
 

@@ -14,13 +14,13 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from semcache.book_rows import PREFIX
-from semcache.books import Books, Line
 from semcache.cache import SemanticCache
 from semcache.cli import COMMANDS, main
 from semcache.cli.doctor import EXTRAS
 from semcache.cli.stats import BAR_WIDTH, bars
-from semcache.ledger import Ledger
+from semcache.money.books import Books, Line
+from semcache.money.ledger import Ledger
+from semcache.money.rows import PREFIX
 from semcache.stores import SqliteStore
 from semcache.types import Reply, Request, Usage
 from semcache.wire.openai_chat import OpenAIChat

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semcache.ledger import Ledger
-from semcache.prices import Prices
+from semcache.money.ledger import Ledger
+from semcache.money.prices import Prices
 from semcache.stores import open_store
 from semcache.stores.base import Store
 from semcache.stores.memory import MemoryStore
@@ -46,7 +46,7 @@ def prices(tmp_path_factory: pytest.TempPathFactory) -> Prices:
 
 
 def dollars(model: str, usage: Usage) -> int | None:
-    """Micro-dollars of a usage, by another road than that of ``semcache.prices``."""
+    """Micro-dollars of a usage, by another road than that of ``semcache.money.prices``."""
     rates = MODELS[model]
     if rates is None:
         return None
@@ -153,7 +153,7 @@ CHILD = """
 import sys
 sys.path.insert(0, sys.argv[3])
 from test_books_invariant import random_traffic
-from semcache.ledger import Ledger
+from semcache.money.ledger import Ledger
 from semcache.stores import open_store
 store = open_store(sys.argv[1])
 ledger = Ledger(store)

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-import semcache.budgets
+import semcache.money.budgets
 from semcache import AsyncSemanticCache, Budget, BudgetExceeded, BudgetState, Policy, SemanticCache, last_outcome
-from semcache.budgets import NAMESPACES, PREFIX, Budgets, standing
 from semcache.errors import ConfigurationError, StoreError
-from semcache.ledger import Ledger
+from semcache.money.budgets import NAMESPACES, PREFIX, Budgets, standing
+from semcache.money.ledger import Ledger
 from semcache.stores import open_store
 from semcache.stores.memory import MemoryStore
 from semcache.stores.redis import RedisStore
@@ -40,7 +40,7 @@ def budgets(store: Any, *given: Budget, clock: Any = lambda: NOON) -> tuple[Budg
 
 def looks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call reads what others paid, instead of one after some seconds."""
-    monkeypatch.setattr(semcache.budgets, "LOOK_S", 0.0)
+    monkeypatch.setattr(semcache.money.budgets, "LOOK_S", 0.0)
 
 
 @pytest.mark.parametrize("usd", [0, -1, "much", float("nan"), float("inf"), True, "0.0000001"])
@@ -291,7 +291,7 @@ def test_threads_lose_nothing() -> None:
 def test_a_forked_child_writes_what_it_paid_itself(tmp_path: Any) -> None:
     code = """
 import os, sys
-from semcache.budgets import Budget, Budgets, standing
+from semcache.money.budgets import Budget, Budgets, standing
 from semcache.stores import open_store
 store = open_store(sys.argv[1])
 one = Budgets([Budget(1)], store, print)

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from semcache.cli import main
-from semcache.estimates import guess_tokens
+from semcache.money.estimates import guess_tokens
 
 
 def write(path: Path, *rows: dict[str, Any]) -> Path:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from semcache import Policy, SemanticCache, last_outcome
 from semcache.errors import StoreError
-from semcache.estimates import BAND, CJK, CODE, OTHER, PROSE, Meter, guess_prompt, guess_tokens
+from semcache.money.estimates import BAND, CJK, CODE, OTHER, PROSE, Meter, guess_prompt, guess_tokens
 from semcache.stores import open_store
 from semcache.stores.memory import MemoryStore
 from semcache.testing.upstream import Upstream

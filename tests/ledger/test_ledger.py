@@ -19,12 +19,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semcache.book_rows import PREFIX
-from semcache.books import Books, Line
 from semcache.errors import StoreError
-from semcache.flusher import flusher
-from semcache.ledger import ROWS_A_DAY, Ledger
-from semcache.prices import Prices
+from semcache.money.books import Books, Line
+from semcache.money.flusher import flusher
+from semcache.money.ledger import ROWS_A_DAY, Ledger
+from semcache.money.prices import Prices
+from semcache.money.rows import PREFIX
 from semcache.stores.memory import MemoryStore
 from semcache.stores.redis import RedisStore
 from semcache.stores.sqlite import SqliteStore
@@ -490,7 +490,7 @@ def test_threads_lose_nothing() -> None:
 def test_a_forked_child_neither_repeats_the_parent_nor_hangs() -> None:
     code = """
 import os, sys
-from semcache.ledger import Ledger
+from semcache.money.ledger import Ledger
 from semcache.stores.memory import MemoryStore
 from semcache.types import Outcome
 store = MemoryStore()
@@ -514,7 +514,7 @@ assert ledger.report().totals.exact_hits == 1
 def test_the_exit_of_the_interpreter_writes_what_is_pending(tmp_path: Path) -> None:
     code = """
 import sys
-from semcache.ledger import Ledger
+from semcache.money.ledger import Ledger
 from semcache.stores.sqlite import SqliteStore
 from semcache.types import Outcome
 ledger = Ledger(SqliteStore(sys.argv[1]))

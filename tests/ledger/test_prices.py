@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semcache.errors import ConfigurationError
-from semcache.prices import Cost, ModelPrice, Prices, Rates, as_of, plain_name
+from semcache.money.prices import Cost, ModelPrice, Prices, Rates, as_of, plain_name
 from semcache.types import Usage
 
 MILLION = 1_000_000
@@ -268,7 +268,7 @@ def test_the_table_is_dated_and_every_row_is_usable() -> None:
 
 def test_prices_import_neither_numpy_nor_genai_prices_until_needed() -> None:
     code = (
-        "import sys; from semcache.prices import Prices; from semcache.types import Usage\n"
+        "import sys; from semcache.money.prices import Prices; from semcache.types import Usage\n"
         "assert Prices().cost('gpt-5-mini', Usage(4, 0)) == 1\n"
         "assert not {'numpy', 'genai_prices', 'pydantic'} & sys.modules.keys()"
     )
@@ -278,7 +278,7 @@ def test_prices_import_neither_numpy_nor_genai_prices_until_needed() -> None:
 def test_without_genai_prices_other_models_are_unknown() -> None:
     code = (
         "import sys; sys.modules['genai_prices'] = None\n"
-        "from semcache.prices import Prices; from semcache.types import Usage\n"
+        "from semcache.money.prices import Prices; from semcache.types import Usage\n"
         "assert Prices().cost('gpt-3.5-turbo', Usage(4, 0)) is None"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from semcache.estimates import CJK, CODE, OTHER, PROSE
-from semcache.prices import Prices
+from semcache.money.estimates import CJK, CODE, OTHER, PROSE
+from semcache.money.prices import Prices
 from semcache.types import Usage
 
 PAGE = Path(__file__).parents[2] / "docs" / "savings.md"

@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from semcache import Budget
-from semcache.budgets import Budgets
 from semcache.cli import main
-from semcache.ledger import Ledger
+from semcache.money.budgets import Budgets
+from semcache.money.ledger import Ledger
 from semcache.stores.sqlite import SqliteStore
 from semcache.types import Outcome, Usage
 

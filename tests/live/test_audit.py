@@ -15,11 +15,11 @@ from bank import ANSWER, OTHER, RESET, RESET_AGAIN, Upstream, eventually
 from click.testing import CliRunner
 
 from semcache import AsyncSemanticCache, ConfigurationError, Policy, SemanticCache, last_outcome
-from semcache.books import Line
 from semcache.cli import main
 from semcache.errors import StoreError
 from semcache.live import audit as module
 from semcache.live.record import Standing
+from semcache.money.books import Line
 from semcache.stores import MemoryStore
 from semcache.testing.upstream import Upstream as Provider
 from semcache.types import Reply, Request, Usage

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from semcache.cache import SemanticCache
 from semcache.cli import main
-from semcache.ledger import Ledger
+from semcache.money.ledger import Ledger
 from semcache.policy import Policy
 from semcache.stores import MemoryStore, SqliteStore
 from semcache.tuning.logs import LogRecord

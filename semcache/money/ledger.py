@@ -1,4 +1,4 @@
-"""Keeps the books of a cache (see :mod:`semcache.books`) by day, namespace and model, in its store."""
+"""Keeps the books of a cache (see :mod:`semcache.money.books`) by day, namespace and model, in its store."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Final
 
 from semcache._fork import renew_in_child
-from semcache.book_rows import PREFIX, Row, RowKey, Stats, decode, encode
-from semcache.books import Books, Line, Overhead
-from semcache.estimates import Meter
 from semcache.events import EventHook, emit
-from semcache.flusher import flusher
-from semcache.prices import Prices
+from semcache.money.books import Books, Line, Overhead
+from semcache.money.estimates import Meter
+from semcache.money.flusher import flusher
+from semcache.money.prices import Prices
+from semcache.money.rows import PREFIX, Row, RowKey, Stats, decode, encode
 from semcache.types import Event, Outcome, Usage
 
 if TYPE_CHECKING:

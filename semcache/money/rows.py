@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from semcache.books import Books, Line
+from semcache.money.books import Books, Line
 
 if TYPE_CHECKING:
-    from semcache.prices import Prices
+    from semcache.money.prices import Prices
 
 PREFIX: Final = "ledger2|"
 """Start of every counter's name; the number is the version of the encoding."""

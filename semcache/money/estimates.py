@@ -19,9 +19,9 @@ import orjson
 
 from semcache._fork import renew_in_child
 from semcache.errors import StoreError
-from semcache.flusher import flusher
 from semcache.live.answers import text_of
-from semcache.prices import plain_name
+from semcache.money.flusher import flusher
+from semcache.money.prices import plain_name
 from semcache.types import Reply, Request, Usage
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from semcache.types import Outcome, Usage, WouldServe
 
 if TYPE_CHECKING:
-    from semcache.prices import ModelPrice
+    from semcache.money.prices import ModelPrice
 
 Overhead = Literal["embedding", "verifier", "audit"]
 """What the cache itself pays for."""
@@ -65,7 +65,7 @@ class Line(_Told):
         calls: How many calls.
         tokens: Input and output tokens of the calls whose usage is known.
         unmetered: How many of ``calls`` are not in ``tokens``.
-        estimated: How many of ``calls`` are in ``tokens`` by an estimate (:mod:`semcache.estimates`).
+        estimated: How many of ``calls`` are in ``tokens`` by an estimate (:mod:`semcache.money.estimates`).
         usd_micro: Millionths of a dollar of the calls whose price is known.
         unpriced: How many of ``calls`` are not in ``usd_micro``.
         owed_calls: How many calls have a usage, and a model of which no price is known.
@@ -144,7 +144,7 @@ class Books(_Told):
         latency_saved_ms: How much sooner hits and stale answers came than the calls that made them; it falls when the
             look-up takes longer than the call.
         bypassed: Bypasses by reason.
-        priced: Calls of which the money is known, by the id of the price (:class:`~semcache.prices.ModelPrice`).
+        priced: Calls of which the money is known, by the id of the price (:class:`~semcache.money.prices.ModelPrice`).
     """
 
     misses: int = 0

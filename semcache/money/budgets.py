@@ -21,8 +21,8 @@ from urllib.parse import quote, unquote
 
 from semcache._fork import renew_in_child
 from semcache.errors import BudgetExceeded, ConfigurationError, StoreError, StoreUnavailable
-from semcache.flusher import flusher
-from semcache.prices import dollars
+from semcache.money.flusher import flusher
+from semcache.money.prices import dollars
 from semcache.types import Event
 
 if TYPE_CHECKING:
