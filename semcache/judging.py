@@ -38,30 +38,21 @@ def judge(
         embedder: Fingerprint of the embedder that the similarities come from; ``None`` means the default one.
     """
     floor = -1.0 if min_similarity is None else min_similarity
-    model = policy.scoring or shipped()
-    bars = _Bars(max(rules.threshold, floor), 0.0, rules.guards, model)
-    # A threshold that was measured is kept to, and so is the one for texts that the guards cannot read.
-    slack = 0.0 if policy.evidence is not None else 1.0
-    least = min(bars.similarity, policy.search_from(rules))
     shares = agreement.shares(candidates) if rules.closed else {}
-    votes = False
+    bars = _bars(policy, rules, floor)
     # Nothing is read of the text while no candidate is near enough for it to matter.
-    if candidates and (explain or any(one.similarity >= least - slack * one.slack for one in candidates)):
-        if not covered(bars.guards, text):
-            bars, slack = bars._replace(similarity=max(bars.similarity, policy.uncovered_threshold)), 0.0
-        elif embedder is None or embedder == model.fingerprint:
-            bars, votes = bars._replace(probability=rules.min_probability), rules.closed
-        else:
-            votes = rules.closed and policy.evidence is not None and policy.evidence.fingerprint == embedder
+    least = min(bars.similarity, policy.search_from(rules))
+    if candidates and (explain or any(one.similarity >= least - bars.slack * one.slack for one in candidates)):
+        bars = bars.knowing(policy, rules, text, embedder)
     judged: list[Judged] = []
     for candidate in candidates:
-        bar = max(floor, bars.similarity - slack * candidate.slack)
+        bar = max(floor, bars.similarity - bars.slack * candidate.slack)
         share = None if candidate.answer is None else shares.get(candidate.answer, 0.0)
         judged.append(_judge_one(candidate, text, bars._replace(similarity=bar), share, explain))
         if judged[-1].ok and not explain:
             break
     chosen = next((one for one in judged if one.ok), None)
-    if chosen is None and votes:
+    if chosen is None and bars.votes:
         chosen = _vouched(rules, text, [one for one in judged if one.candidate.similarity >= floor], shares)
         if chosen is not None:
             judged = [chosen if one.candidate is chosen.candidate else one for one in judged]
@@ -83,13 +74,36 @@ def _vouched(rules: Rules, text: str, judged: Sequence[Judged], shares: Mapping[
     return next((one._replace(reasons=()) for one in judged if one.candidate is found), None)
 
 
+def _bars(policy: Policy, rules: Rules, floor: float) -> _Bars:
+    # A threshold that was measured is kept to: no feedback lowers it.
+    slack = 0.0 if policy.evidence is not None else 1.0
+    return _Bars(max(rules.threshold, floor), rules.guards, policy.scoring or shipped(), slack)
+
+
 class _Bars(NamedTuple):
-    """What a candidate has to pass. A ``probability`` of 0 asks for none."""
+    """What a candidate has to pass.
+
+    Args:
+        probability: 0 asks for none.
+        slack: How much of what feedback has earned a candidate counts, 0 to 1.
+        votes: Whether its neighbours may vouch for it.
+    """
 
     similarity: float
-    probability: float
     guards: tuple[str, ...]
     model: Scoring
+    slack: float
+    probability: float = 0.0
+    votes: bool = False
+
+    def knowing(self, policy: Policy, rules: Rules, text: str, embedder: str | None) -> _Bars:
+        """The bars for this text, by whether its language and the embedder are known."""
+        if not covered(self.guards, text):
+            return self._replace(similarity=max(self.similarity, policy.uncovered_threshold), slack=0.0)
+        if embedder is None or embedder == self.model.fingerprint:
+            return self._replace(probability=rules.min_probability, votes=rules.closed)
+        tuned = policy.evidence is not None and policy.evidence.fingerprint == embedder
+        return self._replace(votes=rules.closed and tuned)
 
     def vetoes(self, said: Sequence[GuardVerdict], query: str, cached: str) -> list[GuardVerdict]:
         """The objections that no probability outweighs."""
