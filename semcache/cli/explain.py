@@ -58,6 +58,8 @@ class ScopeSeen(NamedTuple):
                     "entry_id": judged.candidate.entry_id,
                     "text": judged.candidate.text,
                     "similarity": judged.candidate.similarity,
+                    "probability": judged.probability,
+                    "agreement": judged.agreement,
                     "reasons": list(judged.reasons),
                     "guards": {verdict.guard: verdict.reason for verdict in judged.verdicts},
                 }
@@ -147,9 +149,19 @@ def _show(out: Console, scope: ScopeSeen) -> None:
     if not explanation.candidates:
         return
     threshold = facts["threshold"]
-    table = Table("similarity", "stored question", "entry", f"held against it (threshold {threshold:.3f})", box=None)
+    table = Table(
+        "similarity",
+        "probability",
+        "agreement",
+        "stored question",
+        "entry",
+        f"held against it (threshold {threshold:.3f})",
+        box=None,
+    )
     for judged in explanation.candidates:
         candidate = judged.candidate
         against = "; ".join(judged.reasons) or "nothing"
-        table.add_row(f"{candidate.similarity:.4f}", safe(candidate.text), f"{candidate.entry_id:#x}", safe(against))
+        degrees = ("–" if degree is None else f"{degree:.2f}" for degree in (judged.probability, judged.agreement))
+        entry = f"{candidate.entry_id:#x}"
+        table.add_row(f"{candidate.similarity:.4f}", *degrees, safe(candidate.text), entry, safe(against))
     out.print(table)
