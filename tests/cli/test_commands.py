@@ -193,6 +193,7 @@ def test_explain_tells_what_is_held_against_each_candidate(store: str) -> None:
     for candidate in scope["candidates"]:
         assert candidate["similarity"] < scope["threshold"]
         assert candidate["reasons"]
+        assert candidate["agreement"] is None  # answers are in free wording here
     similarities = [candidate["similarity"] for candidate in scope["candidates"]]
     assert similarities == sorted(similarities, reverse=True)
 
