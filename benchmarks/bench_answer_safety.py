@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from benchmarks.bench_closed import CLOSED, by_bar
+from benchmarks.bench_closed import CLOSED, by_bars
 from benchmarks.bench_guards import (
     PAIRS,
     STREAMS,
@@ -58,13 +58,16 @@ SETTINGS: Final = (
 """Thresholds and bars that the default was chosen from."""
 
 
+_CLOSED_BARS: Final = (CLOSED.min_probability, CLOSED.min_agreement)
+
+
 class Measured(NamedTuple):
     """Part 1 under the default policy."""
 
     streams: dict[str, Replayed]
     cosine: dict[str, tuple[Replayed, float]]  # at about as many hits
     best: dict[str, tuple[Replayed, Replayed]]  # most hits within the allowed FH: cosine, policy
-    closed: dict[str, dict[float, Replayed]]  # by least agreement
+    closed: dict[str, dict[tuple[float, float], Replayed]]  # by least probability and agreement
     accepted: dict[str, tuple[int, int, int, int]]  # right ones, all right ones, other ones, all others
     repeats: tuple[int, int]
 
@@ -93,7 +96,7 @@ def make_tables(data: Path, vectors: Path | None) -> Iterator[tuple[str, str]]:
         streams={name: _default(stream, score) for name, stream in streams.items()},
         cosine={name: _at_equal_hits(stream, _default(stream, score).hits) for name, stream in streams.items()},
         best={name: (plain[0], ours[0]) for name, (plain, ours) in best.items()},
-        closed={name: by_bar(stream, source.vectors(name, stream.texts)) for name, stream in streams.items()},
+        closed={name: by_bars(stream, source.vectors(name, stream.texts)) for name, stream in streams.items()},
         accepted={name: _accepted(rows, score) for name, rows in pairs.items()},
         repeats=repeats(data),
     )
@@ -149,7 +152,7 @@ def goals_table(measured: Measured) -> str:
     per_1000 = 1000 * measured.streams["nq_open"].hits / measured.streams["nq_open"].requests
     ratios = {name: _ratio(ours, plain) for name, (plain, ours) in measured.best.items()}
     hit, repeated = measured.repeats
-    closed = {name: runs[CLOSED.min_agreement] for name, runs in measured.closed.items()}
+    closed = {name: runs[_CLOSED_BARS] for name, runs in measured.closed.items()}
     gained = [_ratio(_closed_best(measured, name)[0], plain) for name, (plain, _) in measured.best.items()]
     rows = [
         ("traps (`fow`): ≤ 3 % accepted", interval(bad, others), bad <= 0.03 * others),
@@ -260,17 +263,17 @@ def closed_table(measured: Measured) -> str:
     """Streams whose answers are compared, at the default agreement and at the one that hits most."""
     rows = []
     for name, runs in measured.closed.items():
-        default, (best, bar) = runs[CLOSED.min_agreement], _closed_best(measured, name)
+        default, (best, bars) = runs[_CLOSED_BARS], _closed_best(measured, name)
         cells = [share(default.hits, default.requests), interval(default.wrong, default.hits)]
-        cells += [share(default.wrong, default.requests), bar, share(best.hits, best.requests)]
+        cells += [share(default.wrong, default.requests), bars, share(best.hits, best.requests)]
         ratio = f"{_ratio(best, measured.best[name][0]):.2f}" if name in measured.best else "–"
         rows.append((name, *cells, interval(best.wrong, best.hits), ratio))
-    head = ("stream", "hits", "FH", "USR", "most at FH ≤ 2 %: agreement", "hits", "FH", "ratio to cosine")
+    head = ("stream", "hits", "FH", "USR", "most at FH ≤ 2 %: probability, agreement", "hits", "FH", "ratio to cosine")
     return _table(head, rows, left=1)
 
 
 def _closed_best(measured: Measured, name: str) -> tuple[Replayed, str]:
-    return _most([(run, f"{bar:g}") for bar, run in measured.closed[name].items()])
+    return _most([(run, ", ".join(f"{bar:g}" for bar in bars)) for bars, run in measured.closed[name].items()])
 
 
 def _ratio(ours: Replayed, plain: Replayed) -> float:

@@ -24,7 +24,8 @@ from semcache.policy import Policy
 from semcache.types import Candidate
 
 CLOSED: Final = Policy(answers="closed")
-BARS: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+BARS: Final = tuple((probability, step / 100) for probability in (0.85, 0.9, 0.95) for step in range(50, 100, 5))
+"""Least probabilities and agreements, between which ``semcache tune --answers closed`` chooses too."""
 
 
 def main() -> None:
@@ -36,13 +37,16 @@ def main() -> None:
     source = Source(arguments.data, arguments.part, arguments.vectors)
     for name in STREAMS:
         stream = source.stream(name)
-        for bar, (requests, hits, wrong) in by_bar(stream, source.vectors(name, stream.texts)).items():
-            print(f"{name}: agreement {bar:g}: {hits} hits of {requests}, {wrong} wrong", flush=True)
+        for bars, (requests, hits, wrong) in by_bars(stream, source.vectors(name, stream.texts)).items():
+            print(f"{name}: probability, agreement {bars}: {hits} hits of {requests}, {wrong} wrong", flush=True)
 
 
-def by_bar(stream: Stream, vectors: Vectors) -> dict[float, Replayed]:
-    """A replay for each least agreement."""
-    return {bar: replay_closed(stream, vectors, replace(CLOSED, min_agreement=bar)) for bar in BARS}
+def by_bars(stream: Stream, vectors: Vectors) -> dict[tuple[float, float], Replayed]:
+    """A replay for each least probability and agreement."""
+    return {
+        bars: replay_closed(stream, vectors, replace(CLOSED, min_probability=bars[0], min_agreement=bars[1]))
+        for bars in BARS
+    }
 
 
 def replay_closed(stream: Stream, vectors: Vectors, policy: Policy) -> Replayed:

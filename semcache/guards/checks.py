@@ -129,7 +129,7 @@ def _flips(query: _Stand, cached: _Stand) -> list[str]:
 # Kinds that one answer may serve, and "how", "may" and "must" questions that are often put as statements.
 _SAME_ANSWER: Final = (
     {"how to", "where to"}, {"how to", "may"}, {"how to", "how"}, {"where to", "where"}, {"where to", "may"},
-    {"may", "yes-no"}, {"when", "time"}, {"when", "date"}, {"when", "how long"}, {"how big", "how much"},
+    {"may", "yes-no"}, {"when", "time"}, {"when", "date"}, {"how big", "how much"},
     {"how old", "may"},
 )  # fmt: skip
 
@@ -138,13 +138,17 @@ _POLAR: Final = frozenset({"yes-no", "may", "must"})
 
 
 def _read_asks(text: Text) -> frozenset[str]:
-    return frozenset(ask.kind for ask in text.asks)
+    """The kinds of a text's questions; "what" asks for whatever kind its nouns name, "what is the deadline" for when."""
+    kinds = frozenset(ask.kind for ask in text.asks)
+    if "how long" in kinds and "tak" in text.stems:  # "how long does it take to arrive", "when does it arrive"
+        kinds |= {"when"}
+    if "what" not in kinds:
+        return kinds
+    return kinds | {kind for kind, nouns in english().asked.items() if not nouns.isdisjoint(text.stems)}
 
 
 def _compare_asks(query: frozenset[str], cached: frozenset[str]) -> str:
     if not query or not cached or query & cached:
-        return ""
-    if "what" in query | cached and not _POLAR & (query | cached):
         return ""
     if any({a, b} in _SAME_ANSWER for a in query for b in cached):
         return ""

@@ -106,6 +106,7 @@ class Lexicon:
     pole_names: Mapping[Pole, str]
     negators: Phrases[bool]
     asks: Phrases[str]
+    asked: Mapping[str, frozenset[str]]
     shapes: Phrases[str]
     units: Mapping[str, Unit]
     cardinals: Mapping[str, int]
@@ -250,6 +251,7 @@ def english() -> Lexicon:
         pole_names={pole: entry for entry, pole in reversed(poles)},
         negators=_phrases((entry, True) for entry in _list("en/negators.txt")),
         asks=_labels("en/asks.txt"),
+        asked={kind: frozenset(map(stem, nouns)) for kind, nouns in _labelled("en/asked.txt")},
         shapes=_labels("en/shapes.txt"),
         units=units,
         cardinals={word: int(label) for label, words in numbers if label.isdigit() for word in words},
