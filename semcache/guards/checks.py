@@ -138,7 +138,7 @@ _POLAR: Final = frozenset({"yes-no", "may", "must"})
 
 
 def _read_asks(text: Text) -> frozenset[str]:
-    """The kinds of a text's questions; "what" asks for whatever kind its nouns name, "what is the deadline" for when."""
+    """The kinds of its questions; "what" asks for whatever its nouns name, "what is the deadline" for when."""
     kinds = frozenset(ask.kind for ask in text.asks)
     if "how long" in kinds and "tak" in text.stems:  # "how long does it take to arrive", "when does it arrive"
         kinds |= {"when"}
