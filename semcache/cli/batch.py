@@ -1,4 +1,4 @@
-"""``semcache batch split`` and ``semcache batch merge``."""
+"""``semcache batch``: whole files, and its two steps, ``split`` and ``merge``."""
 
 from __future__ import annotations
 
@@ -54,15 +54,53 @@ def _progress(what: str, path: str) -> Iterator[Callable[[int], object]]:
         yield advance
 
 
-@click.group()
+class _Files(click.Group):
+    """Whatever is no command's name is a file to answer."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = bool(args) and args[0] in self.commands
+        return super().resolve_command(ctx, args if known else ["answer", *args])
+
+
+@click.group(cls=_Files, context_settings={"ignore_unknown_options": True})
 def batch() -> None:
     """Answer OpenAI batch files from the cache, and send only the rest.
 
     \b
-    semcache batch split in.jsonl --hits hits.jsonl --rest rest.jsonl
-    …send rest.jsonl as a batch, and fetch its output and error file…
-    semcache batch merge in.jsonl --hits hits.jsonl --results output.jsonl --results errors.jsonl -o out.jsonl
+    semcache batch in.jsonl -o out.jsonl
+    …send out.rest.jsonl as a batch, and fetch its output and error file…
+    semcache batch in.jsonl -o out.jsonl --results output.jsonl --results errors.jsonl
+
+    That is `split` and then `merge`, which take the names of all files.
     """
+
+
+@batch.command()
+@click.argument("source", metavar="IN", type=_IN)
+@click.option("-o", "--out", required=True, type=_OUT, help="Write one result a request here, in the order of IN.")
+@click.option("--results", type=_IN, multiple=True, help="An output or error file of the batch; may be given again.")
+@_cache_options
+@json_option
+@click.pass_context
+def answer(ctx: click.Context, /, source: str, out: str, results: tuple[str, ...], **options: Any) -> None:
+    """Answer IN: first what the cache knows, and with the batch's --results the rest.
+
+    Beside OUT stand what the cache answers (.hits) and what must be sent (.rest). Where nothing must be sent OUT is
+    there at once.
+    """
+    from pathlib import Path
+
+    hits, rest = (str(Path(out).with_suffix(f".{kind}{Path(out).suffix}")) for kind in ("hits", "rest"))
+    if not results:
+        found = _split(source, hits, rest, **{name: value for name, value in options.items() if name != "as_json"})
+        if found.sent:
+            _show_split(found, rest, options["as_json"])
+            if not options["as_json"]:
+                click.echo(f"Send {rest} as a batch, then: semcache batch {source} -o {out} --results FILE")
+            return
+    ctx.invoke(merge, source=source, hits=hits, results=results, out=out, **options)
 
 
 @batch.command()
@@ -71,15 +109,22 @@ def batch() -> None:
 @click.option("--rest", required=True, type=_OUT, help="Write the requests to send here.")
 @_cache_options
 @json_option
-def split(source: str, hits: str, rest: str, upstream: str | None, as_json: bool, **where: Any) -> None:
+def split(source: str, hits: str, rest: str, as_json: bool, **options: Any) -> None:
     """Look every request of IN up: results to HITS, and what must be sent to REST.
 
     Equal requests are sent once.
     """
+    _show_split(_split(source, hits, rest, **options), rest, as_json)
+
+
+def _split(source: str, hits: str, rest: str, *, upstream: str | None, **where: Any) -> Split:
     from semcache.batch import split as split_file
 
     with _cache(**where) as cache, _progress("looking up", source) as advance:
-        found = split_file(cache, source, hits=hits, rest=rest, upstream=upstream, progress=advance)
+        return split_file(cache, source, hits=hits, rest=rest, upstream=upstream, progress=advance)
+
+
+def _show_split(found: Split, rest: str, as_json: bool) -> None:
     if as_json:
         print_json(_split_json(found))
         return

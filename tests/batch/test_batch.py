@@ -482,3 +482,19 @@ def test_the_commands(tmp_path: Path, up: Upstream) -> None:
     source.write_text("nonsense", encoding="utf-8")
     broken = command("split", source, "--hits", hits, "--rest", rest, *store, code=2)
     assert "in.jsonl:1: not a JSON object" in broken.stderr
+
+
+def test_a_file_in_place_of_a_command_is_answered(tmp_path: Path, up: Upstream) -> None:
+    source, out, results = (tmp_path / f"{name}.jsonl" for name in ("in", "out", "results"))
+    store = ("--store", f"sqlite://{tmp_path}/semcache.db")
+    write(source, [chat("a", "one"), chat("b", "one")])
+    told = command("-o", out, source, *store).stdout
+    assert f"then: semcache batch {source} -o {out} --results FILE" in told
+    assert not out.exists()
+    write(results, answered(up, read(tmp_path / "out.rest.jsonl")))
+    command(source, "-o", out, "--results", results, *store)
+    first = read(out)
+    assert [line["custom_id"] for line in first] == ["a", "b"]
+    done = json.loads(command(source, "-o", out, "--json", *store).stdout)  # all is known now: one run is enough
+    assert (done["hits"], done["missing"]) == (2, [])
+    assert "does not exist" in command("splt", "-o", out, code=2).stderr

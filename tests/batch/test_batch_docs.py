@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from semcache.cli import main
@@ -24,13 +25,13 @@ def row(custom_id: str, text: str) -> dict[str, object]:
     return {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
 
 
-def send(folder: Path) -> None:
-    """Make the results of ``rest.jsonl``: an output file and an error file, as the provider does."""
+def send(folder: Path, rest: str = "rest.jsonl") -> None:
+    """Make the results of what is to be sent: an output file and an error file, as the provider does."""
     import openai
 
     with Upstream() as up, openai.OpenAI(base_url=up.openai_url, api_key="k") as client:
         done = []
-        for line in (folder / "rest.jsonl").read_text(encoding="utf-8").splitlines():
+        for line in (folder / rest).read_text(encoding="utf-8").splitlines():
             asked = json.loads(line)
             answer = client.chat.completions.create(**asked["body"]).model_dump(mode="json")
             response = {"status_code": 200, "request_id": "r", "body": answer}
@@ -62,10 +63,11 @@ def test_the_python_examples(tmp_path: Path) -> None:
     assert len(EXAMPLES) == 2
 
 
-def test_the_commands_are_those_that_there_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("block", "rest"), [(0, "out.rest.jsonl"), (1, "rest.jsonl")])
+def test_the_commands_are_those_that_there_are(block: int, rest: str, tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(json.dumps(row("a", "Is it up?")) + "\n", encoding="utf-8")
     store = ["--store", f"sqlite://{tmp_path}/semcache.db"]
-    first, _, second = SHELL[0].splitlines()
+    first, _, second = SHELL[block].splitlines()
     for command in (first, second):
         name, *arguments = shlex.split(command)
         assert name == "semcache"
@@ -73,5 +75,5 @@ def test_the_commands_are_those_that_there_are(tmp_path: Path) -> None:
         result = CliRunner().invoke(main, [*inside, *store])
         assert result.exit_code == 0, result.output
         if command is first:
-            send(tmp_path)
+            send(tmp_path, rest)
     assert len((tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()) == 1
