@@ -14,6 +14,10 @@ class _Parts(NamedTuple):
     target: frozenset[str]
     around: dict[str, tuple[frozenset[str], frozenset[str]]]  # pivot -> what stands before it, and after
     poles: dict[int, tuple[int, ...]]  # line of opposites -> poles in order
+    written: dict[str, str]  # stem -> word, in order
+
+    def name(self, stems: frozenset[str]) -> str:
+        return " ".join(word for stem, word in self.written.items() if stem in stems)
 
 
 def _read(text: Text) -> _Parts:
@@ -39,7 +43,9 @@ def _read(text: Text) -> _Parts:
             before, after = _phrase(text, content, at - 1, -1), _phrase(text, content, at + 1, 1)
             passive = stem in verbs and text.folds[at + 1 : at + 2] == ("by",)
             around[stem] = (after, before) if passive else (before, after)
-    return _Parts(frozenset(source), frozenset(target), around, _first_sides(text))
+    return _Parts(
+        frozenset(source), frozenset(target), around, _first_sides(text), dict(zip(text.stems, text.folds, strict=True))
+    )
 
 
 def _first_sides(text: Text) -> dict[int, tuple[int, ...]]:
@@ -73,11 +79,11 @@ def _phrase(text: Text, content: set[int], at: int, step: int) -> frozenset[str]
 
 def _compare(query: _Parts, cached: _Parts) -> str:
     if _swapped((query.source, query.target), (cached.source, cached.target)):
-        return f"from {_name(query.source)} to {_name(query.target)} / the other way round"
+        return f"from {query.name(query.source)} to {query.name(query.target)} / the other way round"
     for pivot in query.around.keys() & cached.around.keys():
         if _swapped(query.around[pivot], cached.around[pivot]):
             before, after = query.around[pivot]
-            return f"{_name(before)} {pivot} {_name(after)} / the other way round"
+            return f"{query.name(before)} {query.written.get(pivot, pivot)} {query.name(after)} / the other way round"
     for line in query.poles.keys() & cached.poles.keys():
         if query.poles[line] == cached.poles[line][::-1]:
             first, second = (english().pole_names[Pole(line, side)] for side in query.poles[line][:2])
@@ -88,10 +94,6 @@ def _compare(query: _Parts, cached: _Parts) -> str:
 def _swapped(a: tuple[frozenset[str], frozenset[str]], b: tuple[frozenset[str], frozenset[str]]) -> bool:
     stayed = (a[0] & b[0]) | (a[1] & b[1])  # "convert X to Y": the verb stays, and tells nothing
     return bool((a[0] & b[1]) - stayed) and bool((a[1] & b[0]) - stayed)
-
-
-def _name(words: frozenset[str]) -> str:
-    return " ".join(sorted(words))
 
 
 ORDER: Final = Guard("order", _read, _compare)

@@ -131,3 +131,8 @@ def test_a_guard_says_when_it_has_no_word_lists_for_the_language():
 
 def test_without_word_lists_one_more_word_is_an_objection():
     assert GUARDS["wording"]("Я не знал, что вы канадцы.", "Я не знал, что вы не канадцы.")
+
+
+def test_what_changes_places_is_named_as_it_is_written():
+    reason = GUARDS["order"]("picture but no sound on the box", "sound but no picture on the box")
+    assert reason == "picture but sound box / the other way round"
