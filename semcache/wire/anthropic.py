@@ -29,7 +29,7 @@ from semcache.wire._common import (
 )
 from semcache.wire._json import dumps, loads_object
 from semcache.wire._sse import Event
-from semcache.wire.base import Recorder, Storable
+from semcache.wire.base import Codec, Recorder, Storable
 
 # Request fields that do not change the answer. Source: API reference and SDK types, 2026-11-21.
 _TRANSPORT_ONLY: Final = frozenset({"cache_control", "diagnostics", "metadata", "service_tier", "speed", "stream"})
@@ -48,7 +48,7 @@ _FINAL_USAGE: Final = frozenset({"output_tokens", "output_tokens_details", "serv
 _REPEATED_USAGE: Final = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
-class AnthropicMessages:
+class AnthropicMessages(Codec):
     """``POST …/v1/messages``."""
 
     name = "anthropic"
@@ -61,9 +61,6 @@ class AnthropicMessages:
         # The body is of one format, whoever hosts the model.
         request = new_request(AnthropicMessages.name, body, upstream=upstream, headers=headers, in_scope=_HEADERS)
         return conversation(request, lambda: _read(body))
-
-    def forward(self, body: Mapping[str, Any], *, ask_usage: bool) -> dict[str, Any] | None:
-        return None
 
     def storable(self, body: Mapping[str, Any]) -> Storable:
         content, stop = body.get("content"), body.get("stop_reason")
@@ -84,9 +81,6 @@ class AnthropicMessages:
         if kinds != ["text"] * len(kinds):
             return Storable("exact", "reasoning artefacts belong to one prompt")
         return Storable("all")
-
-    def anonymous(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
-        return None
 
     def usage(self, body: Mapping[str, Any]) -> Usage | None:
         usage = body.get("usage")

@@ -37,7 +37,7 @@ class Recorder(Protocol):
 
 
 class Codec(Protocol):
-    """One wire format.
+    """One wire format. Codecs derive from it, and have its answers where they have none of their own.
 
     Contract (each line is a test in ``tests/wire``):
 
@@ -63,11 +63,13 @@ class Codec(Protocol):
 
         ``ask_usage``: the upstream is known to report a stream's usage when asked to.
         """
+        return None
 
     def storable(self, body: Mapping[str, Any]) -> Storable: ...
 
     def anonymous(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """The answer as others may have it, without what it repeats of who asked; ``None`` if that is ``body``."""
+        return None
 
     def usage(self, body: Mapping[str, Any]) -> Usage | None: ...
 

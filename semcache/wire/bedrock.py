@@ -33,7 +33,7 @@ from semcache.wire._common import (
 from semcache.wire._json import dumps, loads_object
 from semcache.wire._sse import Event
 from semcache.wire.anthropic import server_side
-from semcache.wire.base import Recorder, Storable
+from semcache.wire.base import Codec, Recorder, Storable
 
 _PATH: Final = re.compile(r"/model/(?P<model>.+)/(?:converse|(?P<stream>converse-stream))$")
 # Request fields that do not change the answer. Source: service model, 2026-11-21.
@@ -46,7 +46,7 @@ _PADDING: Final = frozenset({"p"})
 _SPOKEN: Final = frozenset({"reasoningText"})
 
 
-class BedrockConverse:
+class BedrockConverse(Codec):
     """``POST …/model/MODEL/converse`` and ``/converse-stream``."""
 
     name = "bedrock"
@@ -62,9 +62,6 @@ class BedrockConverse:
         named = {"model": model.rpartition("/")[2], "stream": stream, "temperature": temperature}
         request = new_request(self.name, body, upstream=upstream, headers=headers, named=named)
         return conversation(request, lambda: _read(body, model))
-
-    def forward(self, body: Mapping[str, Any], *, ask_usage: bool) -> dict[str, Any] | None:
-        return None
 
     def storable(self, body: Mapping[str, Any]) -> Storable:
         content, stop = field(field(body.get("output"), "message"), "content"), body.get("stopReason")
@@ -86,9 +83,6 @@ class BedrockConverse:
         if field(body.get("trace"), "guardrail") is not None:
             return Storable("exact", "a guardrail's trace belongs to one prompt")
         return Storable("all")
-
-    def anonymous(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
-        return None
 
     def usage(self, body: Mapping[str, Any]) -> Usage | None:
         usage = body.get("usage")

@@ -32,7 +32,7 @@ from semcache.wire._common import (
 )
 from semcache.wire._json import loads_object
 from semcache.wire._sse import Event
-from semcache.wire.base import Recorder, Storable
+from semcache.wire.base import Codec, Recorder, Storable
 
 _PATH: Final = re.compile(r"/(?P<model>[^/]+/[^/:]+):(?:generateContent|(?P<stream>streamGenerateContent))$")
 _AS_EVENTS: Final = "&alt=sse"
@@ -42,7 +42,7 @@ _PLAIN: Final = frozenset({"text", "thought"})
 _BASE64URL: Final = str.maketrans("-_", "+/")
 
 
-class Gemini:
+class Gemini(Codec):
     """``POST …/models/MODEL:generateContent`` and ``:streamGenerateContent?alt=sse``."""
 
     name = "gemini"
@@ -64,9 +64,6 @@ class Gemini:
 
         return conversation(request, read)
 
-    def forward(self, body: Mapping[str, Any], *, ask_usage: bool) -> dict[str, Any] | None:
-        return None
-
     def storable(self, body: Mapping[str, Any]) -> Storable:
         candidates = body.get("candidates")
         feedback = body.get("promptFeedback")
@@ -85,9 +82,6 @@ class Gemini:
         if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
             return Storable("never", "empty answer")
         return _storable_parts(parts)
-
-    def anonymous(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
-        return None
 
     def usage(self, body: Mapping[str, Any]) -> Usage | None:
         usage = body.get("usageMetadata")

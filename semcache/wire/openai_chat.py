@@ -31,7 +31,7 @@ from semcache.wire._common import (
 )
 from semcache.wire._json import loads_object
 from semcache.wire._sse import Event
-from semcache.wire.base import Recorder, Storable
+from semcache.wire.base import Codec, Recorder, Storable
 
 # Request fields that do not change the answer. Source: API reference and SDK types, 2026-11-21.
 _TRANSPORT_ONLY: Final = frozenset(
@@ -67,7 +67,7 @@ _CHUNK_ONLY: Final = frozenset({"choices", "object", "obfuscation", "usage"})
 _CHOICE_OWN: Final = frozenset({"delta", "index", "finish_reason", "logprobs"})
 
 
-class OpenAIChat:
+class OpenAIChat(Codec):
     """``POST …/chat/completions``, Azure's deployment paths included."""
 
     name = "openai_chat"
@@ -98,9 +98,6 @@ class OpenAIChat:
         if body.get("moderation") is not None:
             return Storable("exact", "moderation results belong to one prompt")
         return Storable("all")
-
-    def anonymous(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
-        return None
 
     def usage(self, body: Mapping[str, Any]) -> Usage | None:
         usage = body.get("usage")

@@ -15,14 +15,14 @@ from semcache.types import Request, Usage
 from semcache.wire import _sse
 from semcache.wire._common import NotRecordable, StreamRecorder, UnknownShape, count, expect, new_request, without
 from semcache.wire._sse import Event
-from semcache.wire.base import Recorder, Storable
+from semcache.wire.base import Codec, Recorder, Storable
 
 _TRANSPORT_ONLY: Final = frozenset({"user"})
 _HEADERS: Final = ("openai-organization", "openai-project", "openai-beta")
 _EXACT: Final = "an embedding belongs to one text"
 
 
-class OpenAIEmbeddings:
+class OpenAIEmbeddings(Codec):
     """``POST …/embeddings``, Azure's deployment paths included. It has no streams."""
 
     name = "openai_embeddings"
@@ -42,9 +42,6 @@ class OpenAIEmbeddings:
             request, scope={**request.scope, "body": without(body, _TRANSPORT_ONLY)}, exact_only=_EXACT, stream=False
         )
 
-    def forward(self, body: Mapping[str, Any], *, ask_usage: bool) -> dict[str, Any] | None:
-        return None
-
     def storable(self, body: Mapping[str, Any]) -> Storable:
         data = body.get("data")
         if not isinstance(data, list) or not data or body.get("error"):
@@ -54,9 +51,6 @@ class OpenAIEmbeddings:
             if not isinstance(vector, (str, list)) or not vector:
                 return Storable("never", "no embeddings")
         return Storable("exact", _EXACT)
-
-    def anonymous(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
-        return None
 
     def usage(self, body: Mapping[str, Any]) -> Usage | None:
         usage = body.get("usage")

@@ -38,7 +38,7 @@ from semcache.wire._common import (
 )
 from semcache.wire._json import loads_object
 from semcache.wire._sse import Event
-from semcache.wire.base import Recorder, Storable
+from semcache.wire.base import Codec, Recorder, Storable
 
 # Fields of the request that an answer echoes and that say who asked. Source: SDK types, 2026-11-21.
 _ABOUT_THE_CALLER: Final[Block] = {"metadata": {}, "prompt_cache_key": None, "safety_identifier": None, "user": None}
@@ -86,7 +86,7 @@ _PARTS: Final = {
 }
 
 
-class OpenAIResponses:
+class OpenAIResponses(Codec):
     """``POST …/responses``."""
 
     name = "openai_responses"
@@ -98,9 +98,6 @@ class OpenAIResponses:
     def parse(self, body: Mapping[str, Any], *, upstream: str, headers: Mapping[str, str]) -> Request:
         request = new_request(self.name, body, upstream=upstream, headers=headers, in_scope=_HEADERS)
         return conversation(request, lambda: _read(body))
-
-    def forward(self, body: Mapping[str, Any], *, ask_usage: bool) -> dict[str, Any] | None:
-        return None
 
     def storable(self, body: Mapping[str, Any]) -> Storable:
         output, status = body.get("output"), body.get("status")
