@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
 import xxhash
 
 from semcache.prompt_cache import annotate, find_rules, head_of, note, outline, plan, seen
@@ -33,6 +34,8 @@ _SENT: Final = 1024
 """Heads whose rate is known."""
 _MODELS: Final = 256
 """Models that are remembered: their names are the callers' to choose."""
+_OUTLINES: Final = 512
+"""Prompts of hits whose outline is kept."""
 _HEADS: Final = 4
 """Recent heads of one model that a new one is compared with."""
 _QUIET_S: Final = 3600.0
@@ -80,6 +83,7 @@ class Marker:
         self.shared = SharedHistory(store, emit)
         self._sent: OrderedDict[int, list[deque[float]]] = OrderedDict()
         self._models: OrderedDict[str, _Known] = OrderedDict()
+        self._outlines: OrderedDict[tuple[str, bytes], Outline | None] = OrderedDict()
 
     def after_fork(self) -> None:
         self.shared.after_fork()
@@ -93,6 +97,7 @@ class Marker:
         with self.shared.lock:
             self._sent.clear()
             self._models.clear()
+            self._outlines.clear()
         self.shared.forget()
 
     def close(self) -> None:
@@ -125,7 +130,7 @@ class Marker:
             known = self._models.get(model)
             if known is None or known.warm_until < now:
                 return None  # nothing was marked here of late; a hit is not held up to find what others marked
-            sketch = outline(prompt.api, prompt.body, partition=self._partition(prompt, rules))
+            sketch = self._outline_of_hit(prompt, self._partition(prompt, rules))
             if sketch is None or sketch.marked:
                 return None
             with self.shared.lock:
@@ -133,6 +138,23 @@ class Marker:
         except Exception as error:
             self._emit(Event("prompt_cache_error", f"what a provider's cache would do was not told: {error}", error))
             return None
+
+    def _outline_of_hit(self, prompt: Prompt, partition: str) -> Outline | None:
+        """What hits comes again and again: it is taken apart once, and known by a hash of its bytes after that."""
+        try:
+            key = partition, xxhash.xxh3_128_digest(orjson.dumps(prompt.body))
+        except TypeError:  # integers beyond 64 bits, half a surrogate pair
+            return outline(prompt.api, prompt.body, partition=partition)
+        with self.shared.lock:
+            if key in self._outlines:
+                self._outlines.move_to_end(key)
+                return self._outlines[key]
+        sketch = outline(prompt.api, prompt.body, partition=partition)
+        with self.shared.lock:
+            self._outlines[key] = sketch
+            if len(self._outlines) > _OUTLINES:
+                self._outlines.popitem(last=False)
+        return sketch
 
     def reconcile(self, marked: Marked, usage: Usage | None) -> None:
         """The provider has answered a prompt, and says what it read and wrote. Never raises."""

@@ -242,6 +242,24 @@ def test_a_prefix_that_the_provider_found_too_short_is_not_taken_for_warm() -> N
         marker.reconcile(marked, Usage(900, 9))
 
 
+@pytest.mark.parametrize("odd", ["Hi?", "half a pair: \ud83d"])
+def test_what_a_repeated_hit_would_have_read_follows_what_is_warm(odd: str) -> None:
+    now = [NOW]
+    marker = Marker(MemoryStore(), lambda event: pytest.fail(event.message), lambda: now[0])
+    for number in range(3):
+        now[0] += 30.0
+        marked = marker.mark(prompt(f"Question {number}?"), None)
+        assert marked is not None
+        assert marker.expected(prompt(odd)) is None  # nothing has been written yet
+    marker.reconcile(marked, Usage(9000, 9, cache_write_tokens=8000))
+    first = marker.expected(prompt(odd))
+    assert first is not None
+    assert first > 1000
+    assert marker.expected(prompt(odd)) == first
+    now[0] += 7200.0  # known by its bytes still, and cold
+    assert not marker.expected(prompt(odd))
+
+
 def test_characters_a_token_are_learned_from_what_is_reported() -> None:
     marker = Marker(MemoryStore(), lambda event: None, lambda: NOW)
     for number in range(20):
