@@ -187,6 +187,7 @@ class _Persons(NamedTuple):
     only: str  # "1" or "2" if the text has only that person
     turns: str  # both persons in the order in which they change, "12" or "21" if each comes once
     generic: bool  # "how do you" and "you have to" are said of anybody
+    gender: str  # "he" or "she" if the text speaks of that one only
 
 
 def _read_persons(text: Text) -> _Persons:
@@ -199,7 +200,8 @@ def _read_persons(text: Text) -> _Persons:
     )
     only = turns[:1] if len(set(turns)) == 1 else ""
     generic = any(ask.kind in ("how to", "must") for ask in text.asks) or "you have to" in " ".join(text.folds)
-    return _Persons(owners, only, turns, generic)
+    gender = {kind for kind in ("he", "she") if not text.present.isdisjoint(english().grammar[kind])}
+    return _Persons(owners, only, turns, generic, gender.pop() if len(gender) == 1 else "")
 
 
 def _compare_persons(query: _Persons, cached: _Persons) -> str:
@@ -210,7 +212,7 @@ def _compare_persons(query: _Persons, cached: _Persons) -> str:
         return f"person {query.only} / {cached.only}"
     if {query.turns, cached.turns} == {"12", "21"}:
         return "who does it to whom"
-    return ""
+    return differ([query.gender], [cached.gender]) if {query.gender, cached.gender} == {"he", "she"} else ""
 
 
 # Tense: who won is known, who will win is not.

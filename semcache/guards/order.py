@@ -8,11 +8,14 @@ from semcache.guards.base import Guard
 from semcache.guards.lexicon import Pole, english
 from semcache.guards.text import Text
 
+_ASKED: Final = frozenset({"who", "whom", "what", "which"})
+
 
 class _Parts(NamedTuple):
     source: frozenset[str]
     target: frozenset[str]
     around: dict[str, tuple[frozenset[str], frozenset[str]]]  # pivot -> what stands before it, and after
+    alone: dict[str, tuple[str, frozenset[str]]]  # verb of which one side is asked for -> which side is told, and what
     poles: dict[int, tuple[int, ...]]  # line of opposites -> poles in order
     written: dict[str, str]  # stem -> word, in order
 
@@ -27,6 +30,8 @@ def _read(text: Text) -> _Parts:
     source: set[str] = set()
     target: set[str] = set()
     around: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+    alone: dict[str, tuple[str, frozenset[str]]] = {}
+    asks = not text.present.isdisjoint(_ASKED)
     for at, (word, stem) in enumerate(zip(text.folds, text.stems, strict=True)):
         if word in contrast:
             before = frozenset(other.stem for other in text.words if other.at < at)
@@ -43,9 +48,24 @@ def _read(text: Text) -> _Parts:
             before, after = _phrase(text, content, at - 1, -1), _phrase(text, content, at + 1, 1)
             passive = stem in verbs and text.folds[at + 1 : at + 2] == ("by",)
             around[stem] = (after, before) if passive else (before, after)
+            if asks and stem in verbs and bool(before) != bool(after) and (before or passive or _direct(text, at)):
+                agent, patient = around[stem]
+                alone[stem] = ("by", agent) if agent else ("of", patient)
     return _Parts(
-        frozenset(source), frozenset(target), around, _first_sides(text), dict(zip(text.stems, text.folds, strict=True))
+        frozenset(source),
+        frozenset(target),
+        around,
+        alone,
+        _first_sides(text),
+        dict(zip(text.stems, text.folds, strict=True)),
     )
+
+
+def _direct(text: Text, verb: int) -> bool:
+    """Whether what follows a verb is its object, and not the object of a preposition ("included in the plan")."""
+    grammar = english().grammar
+    links = grammar["between"] | grammar["source"] | grammar["target"]
+    return text.folds[verb + 1 : verb + 2] != () and text.folds[verb + 1] not in links
 
 
 def _first_sides(text: Text) -> dict[int, tuple[int, ...]]:
@@ -84,6 +104,10 @@ def _compare(query: _Parts, cached: _Parts) -> str:
         if _swapped(query.around[pivot], cached.around[pivot]):
             before, after = query.around[pivot]
             return f"{query.name(before)} {query.written.get(pivot, pivot)} {query.name(after)} / the other way round"
+    for verb in query.alone.keys() & cached.alone.keys():
+        (side, told), (other, also) = query.alone[verb], cached.alone[verb]
+        if side != other and told & also:
+            return f"{query.written.get(verb, verb)} {side} / {other} {query.name(told)}"
     for line in query.poles.keys() & cached.poles.keys():
         if query.poles[line] == cached.poles[line][::-1]:
             first, second = (english().pole_names[Pole(line, side)] for side in query.poles[line][:2])

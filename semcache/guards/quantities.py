@@ -26,6 +26,7 @@ _CURRENCY: Final = frozenset({"$", "£", "€", "¥", "₹", "usd", "eur", "gbp"
 _ARTICLES: Final = frozenset({"a", "an"})
 _ISO_DATE: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)")
 _SLASH_DATE: Final = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})")
+_DOTTED_TIME: Final = re.compile(r"\d{1,2}\.[0-5]\d")  # "9.30 am", as the British write it
 _NOON: Final = {"noon": 720, "midday": 720, "midnight": 0}
 
 
@@ -97,7 +98,13 @@ class _Reader:
         if self.kinds[at] == "number":
             if ":" in word:
                 return self._clock(at, word)
-            return self._number(at, at + 1, Fraction(word.replace(",", "")), exact=word)
+            if _DOTTED_TIME.fullmatch(word) and self._meridiem(at + 1) is not None:
+                return self._clock(at, word.replace(".", ":"))
+            value = Fraction(word.replace(",", ""))
+            if self.word(at - 1) == "minus" and not (at > 1 and self.kinds[at - 2] == "number"):
+                self.used.add(at - 1)
+                value = -value
+            return self._number(at, at + 1, value, exact=word)
         if word in self.lexicon.cardinals:
             return self._words(at)
         if word in _NOON:

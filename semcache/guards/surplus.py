@@ -59,12 +59,13 @@ def _tail(said: _Said, forms: Collection[str]) -> list[str]:
 
 def _sentences(text: Text) -> list[list[Token]]:
     sentences: list[list[Token]] = []
-    for token in text.tokens:
+    for at, token in enumerate(text.tokens):
         if token.kind == "symbol":
             continue
         if token.starts or not sentences:
             sentences.append([])
-        sentences[-1].append(token)
+        if at not in text.counted:  # quantities have a guard of their own, which knows when two are equal
+            sentences[-1].append(token)
     return sentences
 
 

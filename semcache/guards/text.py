@@ -20,6 +20,7 @@ _BLOCK: Final = re.compile(r"```.*?```|~~~.*?~~~|`[^`\n]+`", re.DOTALL)
 _TOKEN: Final = re.compile(
     r"""
     (?P<plain>[A-Za-z][a-z]*(?![^\s,?!]))   # most words: they need not be held against all that follows
+  | (?P<dotted>(?<![\w.])(?:[A-Za-z]\.)+[A-Za-z]\.?(?![^\s,;:!?)]))   # U.S., a.m.
   | (?P<code>
         (?:https?://|www\.)[^\s<>"']*[\w/]                         # link
       | (?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+             # mail address
@@ -38,7 +39,7 @@ _TOKEN: Final = re.compile(
       | [A-Za-z](?:\+\+|\#)(?!\w)                                 # C++, C#
       | [a-z]+(?:[A-Z][a-z]+)+\b                                  # camelCase
     )
-  | (?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+(?:[.:]\d+)?)
+  | (?P<number>(?:(?<![^\s(])-)?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|(?:(?<![^\s(])-)?\d+(?:[.:]\d+)?)
   | (?P<word>[^\W\d_]+(?:'[^\W\d_]+)*)
   | (?P<symbol>[$£€¥₹%°.!?;:\n&])
     """,
@@ -49,6 +50,7 @@ _ALIKE: Final = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "
 _GLUED: Final = re.compile(r"(\d+(?:\.\d+)?)([^\W\d_]+)")
 _SUFFIXES: Final = frozenset({"am", "pm", "st", "nd", "rd", "th", "k", "m", "mn", "bn"})
 _END: Final = frozenset(".!?;:\n")
+_ACRONYMS: Final = frozenset({"us", "it", "who", "id"})  # in capitals these are no pronouns
 _EDGE: Final = " \t\r\n.,;:!?…。？！、،؟"
 _TAILS: Final = {"re": "are", "ve": "have", "ll": "will", "d": "would", "m": "am"}
 
@@ -133,7 +135,11 @@ def read(text: str) -> Text:
     asks = tuple(read_asks(folds, [token.starts for token in tokens], lexicon))
     asking = {at for kind, start, end in asks for at in range(start, end)}
     quantities, counted = read_quantities(folds, tuple(token.kind for token in tokens), inside, lexicon)
-    vague = {at for at, token in enumerate(tokens) if token.fold in lexicon.function or token.stem in lexicon.light}
+    vague = {
+        at
+        for at, token in enumerate(tokens)
+        if (token.fold in lexicon.function and not _is_label(tokens, at)) or token.stem in lexicon.light
+    }
     return Text(
         folded=fold(text),
         language=_language(text, folds),
@@ -147,6 +153,19 @@ def read(text: str) -> Text:
         folds=folds,
         stems=stems,
     )
+
+
+def _is_label(tokens: Sequence[Token], at: int) -> bool:
+    """Whether capitals make a name of what would be a word of grammar: "size S", "from A to B", "the US president"."""
+    token = tokens[at]
+    if not token.raw.isupper() or token.fold == "i":
+        return False
+    if len(token.raw) > 1:
+        return token.fold in _ACRONYMS and any(other.raw[-1].islower() for other in tokens)
+    if token.starts:
+        return False
+    after = tokens[at + 1] if at + 1 < len(tokens) else None
+    return token.fold != "a" or after is None or after.kind == "symbol" or after.fold in english().function
 
 
 def _content(
@@ -184,6 +203,8 @@ def _tokens(prose: str) -> list[Token]:
         kind, raw = match.lastgroup, match[0]
         if kind == "plain" or kind == "word":
             tokens += _words(raw, starts)
+        elif kind == "dotted":
+            tokens += _words(raw.replace(".", ""), starts)
         elif kind == "code":
             tokens += _codes(raw, starts)
         elif kind == "number":
