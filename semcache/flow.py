@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from semcache.flight import Found, Landed
 from semcache.live.answers import answer_text, same_answer
 from semcache.matching import by_meaning, embed, exact, keeps_to_schema
-from semcache.outage import is_outage
+from semcache.outage import is_outage, refusal
 from semcache.policy import admit, secret_in, stale_for, ttl_for
 from semcache.steps import (
     CallUpstream,
@@ -27,8 +27,8 @@ from semcache.steps import (
     Marked,
     MarkPrompt,
     Reconcile,
+    Refused,
     Step,
-    Unmark,
     Write,
 )
 from semcache.types import (
@@ -305,16 +305,22 @@ def _miss(ctx: Call, key: Key, lead: Lead | None) -> Flow:
 
 
 def _marked_call(marked: Marked | None) -> Generator[Step, Any, tuple[Reply, Marked | None]]:
-    """Send a prompt; with marks, if it has some and they are not refused."""
-    body = None if marked is None else marked.body
-    reply: Reply = yield CallUpstream(body)
-    if marked is None or body is None or not reply.refused:
-        return reply, marked
-    # It may be the marks, of which the caller knows nothing: the answer that counts is that to the caller's own body.
-    reply = yield CallUpstream()
-    if not reply.failed:
-        yield Unmark(marked)
-    return reply, None
+    """Send a prompt; with marks, if it has some, and again without where the provider says that they are at fault.
+
+    Any other refusal is the caller's, after one call.
+    """
+    if marked is None or marked.body is None:
+        return (yield CallUpstream()), marked
+    try:
+        reply: Reply = yield CallUpstream(marked.body)
+    except Exception as error:
+        said = refusal(error)
+        if said is None or not (yield Refused(marked, said)):
+            raise
+    else:
+        if reply.refusal is None or not (yield Refused(marked, reply.refusal)):
+            return reply, marked
+    return (yield CallUpstream()), None
 
 
 def _stale(ctx: Call, key: Key, lead: Lead | None, why: str) -> Generator[Step, Any, Answered | None]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 import xxhash
 
-from semcache.prompt_cache import annotate, find_rules, head_of, note, outline, plan, seen
+from semcache.prompt_cache import annotate, find_rules, head_of, names_marks, note, outline, places, plan, seen
 from semcache.prompt_cache.changes import what_changed
 from semcache.prompt_cache.history import pool_id
 from semcache.prompt_cache.planner import CHARS_PER_TOKEN
@@ -51,13 +51,15 @@ class _Known:
         heads: When the last ones were sent, and what they were.
         told: When it was warned of, by kind.
         warm_until: When the last mark made here will have run out.
-        refused_at: When marks were last refused.
+        taken: When the provider last took marks, by their :func:`~semcache.prompt_cache.places`.
+        refused_at: When it last refused some.
     """
 
     chars_per_token: float | None = None
     heads: OrderedDict[int, tuple[float, list[Any]]] = field(default_factory=OrderedDict)
     told: dict[str, float] = field(default_factory=dict)
     warm_until: float = 0.0
+    taken: dict[tuple[str, ...], float] = field(default_factory=dict)
     refused_at: float = -inf
 
     def may_tell(self, kind: str, now: float) -> bool:
@@ -163,12 +165,23 @@ class Marker:
         except Exception as error:
             self._emit(Event("prompt_cache_error", f"what a provider's cache did was not counted: {error}", error))
 
-    def refused(self, marked: Marked) -> None:
-        """The provider has refused these marks: a deployment may know less of them than the rules of its vendor say."""
+    def refused(self, marked: Marked, said: str) -> bool:
+        """The provider will not have a prompt with these marks, and says why; whether they are why.
+
+        A deployment may know less of them than the rules of its vendor say. Where the error does not tell, and no marks
+        in these places were taken of late, they may be why: the next prompts get none.
+        """
+        named = names_marks(said, marked.plan, marked.body or {})
         with self.shared.lock:
-            self._known(marked.model).refused_at = marked.at
-        message = f"{marked.model}: a prompt was refused with marks and taken without; it gets none for the next hour"
-        self._emit(Event("prompt_cache_error", message))
+            known = self._known(marked.model)
+            taken_at = min(known.taken.get(place, -inf) for place in places(marked.plan))
+            doubtful = named or marked.at - taken_at >= _QUIET_S
+            if doubtful:
+                known.refused_at = marked.at
+        if doubtful:
+            what = "cache points were refused" if named else "a prompt was refused, perhaps for its cache points"
+            self._emit(Event("prompt_cache_error", f"{marked.model}: {what}; it gets none for the next hour"))
+        return named
 
     # Before the call ----------------------------------------------------------------------------------------------
 
@@ -259,6 +272,8 @@ class Marker:
                 self.shared.touch(point.boundary.prefix for point in points)
                 for point in points:
                     known.warm_until = max(known.warm_until, marked.at + SECONDS[point.ttl])
+            if marked.body is not None:
+                known.taken.update(dict.fromkeys(places(marked.plan), marked.at))
             if usage is None:
                 return
             if points and read + written:

@@ -1,4 +1,4 @@
-"""Whether a failure says that the upstream is in trouble, rather than that it refused the request."""
+"""Whether a failure says that the upstream is in trouble, or that it refused the request."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ def is_trouble(status: int) -> bool:
     return status >= 500 or status == _TIMED_OUT
 
 
+def is_refusal(status: int) -> bool:
+    """Whether an HTTP status says that a body is not what the upstream takes. Bedrock has 403 for cache points that it
+    does not take."""
+    return status in (400, 403, 422)
+
+
 def is_outage(error: Exception) -> bool:
     """False for a status 4xx other than a time-out, whichever SDK raised it, and for what semcache raises itself.
 
@@ -25,8 +31,17 @@ def is_outage(error: Exception) -> bool:
     """
     if isinstance(error, BudgetExceeded):
         return error.cache_only
-    status = next(filter(None, map(_status, _chain(error))), None)
+    status = _first_status(error)
     return not isinstance(error, SemcacheError) and (status is None or not 400 <= status < 500 or is_trouble(status))
+
+
+def refusal(error: Exception) -> str | None:
+    """What an exception says of a body that the upstream refused; ``None`` if it was raised for something else."""
+    return str(error) if is_refusal(_first_status(error) or 0) else None
+
+
+def _first_status(error: Exception) -> int | None:
+    return next(filter(None, map(_status, _chain(error))), None)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

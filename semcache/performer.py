@@ -81,7 +81,7 @@ class Performer:
             steps.GetStale: self._get_stale,
             steps.MarkPrompt: self._mark,
             steps.Reconcile: self._reconcile,
-            steps.Unmark: self._unmark,
+            steps.Refused: self._refused,
             steps.Write: self._write,
         }
         self._aperform: dict[type, Callable[[Any], Awaitable[Any]]] = {
@@ -291,9 +291,8 @@ class Performer:
         if self.marker is not None:
             self.marker.reconcile(step.marked, step.usage)
 
-    def _unmark(self, step: steps.Unmark) -> None:
-        if self.marker is not None:
-            self.marker.refused(step.marked)
+    def _refused(self, step: steps.Refused) -> bool:
+        return self.marker is not None and self.marker.refused(step.marked, step.said)
 
     def _trouble(self, error: Exception, part: str) -> None:
         if isinstance(error, (StoreUnavailable, EmbedderUnavailable)):
@@ -316,9 +315,9 @@ _PARTS: dict[type, str] = {
     steps.CheckSchema: "schema_mismatch",
     steps.MarkPrompt: "prompt_cache_error",
     steps.Reconcile: "prompt_cache_error",
-    steps.Unmark: "prompt_cache_error",
+    steps.Refused: "prompt_cache_error",
 }
-_NOTHING: dict[type, Any] = {steps.Search: (), steps.Write: False}
+_NOTHING: dict[type, Any] = {steps.Search: (), steps.Write: False, steps.Refused: False}
 """The answers that are not ``None``."""
 
 

@@ -101,10 +101,11 @@ class Reconcile(NamedTuple):
     usage: Usage | None
 
 
-class Unmark(NamedTuple):
-    """The provider has refused a prompt with these marks, and taken it without. Answer: ``None``."""
+class Refused(NamedTuple):
+    """The provider will not have a prompt with these marks, and says why. Answer: whether they are why."""
 
     marked: Marked
+    said: str
 
 
 class Write(NamedTuple):
@@ -124,7 +125,7 @@ Step = (
     | MarkPrompt
     | CallUpstream
     | Reconcile
-    | Unmark
+    | Refused
     | GetStale
     | Write
 )

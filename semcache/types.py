@@ -141,7 +141,7 @@ class Reply(NamedTuple):
         reason: Why it may not be kept (or only exactly); empty when ``keep`` is ``"all"``.
         failed: An error answer: followers must not share it.
         outage: The upstream itself is in trouble (status 5xx or 408), so that an expired answer may be served instead.
-        refused: The upstream will not have this body (status 400 or 422).
+        refusal: Why the upstream will not have this body (status 400, 403 or 422), in its own words.
     """
 
     value: Any
@@ -151,7 +151,7 @@ class Reply(NamedTuple):
     reason: str = ""
     failed: bool = False
     outage: bool = False
-    refused: bool = False
+    refusal: str | None = None
 
 
 class Candidate(NamedTuple):

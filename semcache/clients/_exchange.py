@@ -7,9 +7,9 @@ import importlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from semcache.outage import is_trouble
+from semcache.outage import is_refusal, is_trouble
 from semcache.types import Prompt, Reply, Request
 from semcache.wire import Codec
 from semcache.wire._json import dumps, loads_object
@@ -31,10 +31,6 @@ class Response(Protocol):
 
     @property
     def content(self) -> bytes: ...
-
-
-_REFUSED: Final = (400, 422)
-"""Statuses by which a body is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +59,7 @@ class Exchange:
                 reason=f"status {status}",
                 failed=True,
                 outage=is_trouble(status),
-                refused=status in _REFUSED,
+                refusal=response.content.decode(errors="replace") if is_refusal(status) else None,
             )
         body = loads_object(response.content)
         if body is None:

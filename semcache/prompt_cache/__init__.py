@@ -17,6 +17,7 @@ from semcache.prompt_cache.history import History, Sightings, advance, decode, e
 from semcache.prompt_cache.marks import annotate
 from semcache.prompt_cache.planner import Plan, Point, break_even, note, plan, seen
 from semcache.prompt_cache.prefixes import Boundary, Outline, head_of, outline
+from semcache.prompt_cache.refusals import names_marks, places
 from semcache.prompt_cache.rules import Rules, find_rules
 
 __all__ = [
@@ -35,8 +36,10 @@ __all__ = [
     "find_rules",
     "head_of",
     "merge",
+    "names_marks",
     "note",
     "outline",
+    "places",
     "plan",
     "seen",
 ]

@@ -74,6 +74,11 @@ def checked_vendor(vendor: str | None) -> str | None:
     return vendor
 
 
+def refusals() -> tuple[str, ...]:
+    """What providers say when they refuse cache points without naming the field."""
+    return tuple(_file()["refusals"])
+
+
 def as_of() -> str:
     """The day, ISO 8601, on which the data file was checked."""
     return str(_file()["as_of"])

@@ -521,6 +521,24 @@ def test_a_request_with_cache_points_is_signed_again_and_read_from_the_providers
     assert status() == "hit", "cache points are no part of the key"
 
 
+def test_cache_points_that_are_not_taken_are_left_out_and_other_refusals_are_not_asked_again(
+    up: Upstream, make: Make, exact_cache: SemanticCache
+) -> None:
+    client = exact_cache.wrap(make(), provider="bedrock")
+    for number in range(3):
+        converse(client, f"Question {number}?", CACHES_SHORT_PREFIXES, system=SYSTEM)
+    up.script([Fault(status=403, message="You are not authorized to perform: bedrock:InvokeModel")])
+    with pytest.raises(ClientError, match="not authorized"):
+        converse(client, "Refused?", CACHES_SHORT_PREFIXES, system=SYSTEM)
+    assert len(up.requests()) == 4
+    said = "You invoked an unsupported model or your request did not allow prompt caching."
+    up.script([Fault(status=403, message=said)])
+    converse(client, "Refused?", CACHES_SHORT_PREFIXES, system=SYSTEM)
+    marked, taken = up.requests()[-2:]
+    assert "cachePoint" in marked.raw
+    assert "cachePoint" not in taken.raw
+
+
 def test_a_request_with_a_bearer_token_needs_no_signature(up: Upstream, make: Make, exact_cache: SemanticCache) -> None:
     original = make()
 

@@ -200,6 +200,13 @@ def test_a_key_takes_fifteen_requests_a_minute(up: Upstream) -> None:
         assert up.requests()[-1].body["prompt_cache_key"] == keys[0]
 
 
+def refusal_of_marks(sdk: Sdk) -> Fault:
+    """An error as the provider words it where a deployment knows less of marks than its vendor's rules say."""
+    if sdk.is_openai:
+        return Fault(status=400, message="Unknown parameter: 'messages[0].content[0].prompt_cache_breakpoint'.")
+    return Fault(status=400, message="system.0.cache_control: Extra inputs are not permitted")
+
+
 @EACH
 @pytest.mark.parametrize("stream", [False, True])
 async def test_where_marks_are_refused_the_callers_own_body_is_sent(sdk: Sdk, stream: bool, up: Upstream) -> None:
@@ -210,7 +217,7 @@ async def test_where_marks_are_refused_the_callers_own_body_is_sent(sdk: Sdk, st
         client = cache.wrap(sdk.client(up), provider=provider(sdk))
         for number in range(2):
             await ask(sdk, client, f"Question {number}?")
-        up.script([Fault(status=400)])
+        up.script([refusal_of_marks(sdk)])
         asked = prompt(sdk, "Refused?")
         answer = await sdk.create(client, "Refused?", **asked, stream=stream)
         assert await collected(answer) if stream else answer
@@ -230,20 +237,36 @@ async def test_where_marks_are_refused_the_callers_own_body_is_sent(sdk: Sdk, st
 
 
 @EACH
-async def test_what_is_refused_without_marks_too_is_the_callers(sdk: Sdk, up: Upstream, cache: SemanticCache) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [400, 401, 403, 422])
+async def test_what_is_not_about_marks_reaches_the_caller_after_one_call(
+    sdk: Sdk, stream: bool, status: int, up: Upstream, cache: SemanticCache, events: list[Event]
+) -> None:
     client = cache.wrap(sdk.client(up), provider=provider(sdk))
-    for number in range(2):
+    for number in range(3):
         await ask(sdk, client, f"Question {number}?")
-    up.script([Fault(status=400, message="of the marks"), Fault(status=400, message="of the caller's")])
-    with pytest.raises(sdk.module.BadRequestError, match="of the caller's"):
-        await ask(sdk, client, "Refused?")
-    assert len(up.requests()) == 4
-    up.script([Fault(status=401)])
-    with pytest.raises(sdk.module.AuthenticationError):
-        await ask(sdk, client, "Refused?")
-    assert len(up.requests()) == 5, "what is not about the body is not sent again"
+    for number in range(3):
+        up.script([Fault(status=status, message="max_tokens: 9000000 > 64000")])
+        with pytest.raises(sdk.module.APIStatusError, match="9000000") as raised:
+            await sdk.create(client, "Refused?", **prompt(sdk, "Refused?"), stream=stream)
+        assert raised.value.status_code == status
+        assert up.calls() == 4 + number, "it was not sent again"
     await ask(sdk, client, "Marked?")
-    assert marks_in(up.requests()[-1].body) == 1
+    assert marks_in(up.requests()[-1].body) == 1, "marks were taken before, so they are not why"
+    assert events == []
+
+
+@EACH
+async def test_what_may_be_about_marks_is_the_callers_and_stops_them(
+    sdk: Sdk, up: Upstream, cache: SemanticCache, events: list[Event]
+) -> None:
+    client = cache.wrap(sdk.client(up), provider=provider(sdk))
+    up.script([Fault(status=400, message="Bad request")])
+    with pytest.raises(sdk.module.BadRequestError):
+        await ask(sdk, client, "Refused?")
+    await ask(sdk, client, "Refused?")
+    assert [marks_in(request.body) for request in up.requests()] == [1, 0]
+    assert [event.kind for event in events] == ["prompt_cache_error"]
 
 
 def test_a_prefix_that_the_provider_dropped_is_told_once(

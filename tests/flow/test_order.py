@@ -21,6 +21,7 @@ from semcache.steps import (
     MarkPrompt,
     Near,
     Reconcile,
+    Refused,
     Search,
     Verify,
     Write,
@@ -544,3 +545,62 @@ def test_nothing_is_reconciled_without_marks_or_without_an_answer(marked):
         (CallUpstream, failed),
     )
     assert ctx.outcome.marks is None
+
+
+SAID = "system.0.cache_control: Extra inputs are not permitted"
+REFUSED = Reply("400", None, keep="never", reason="status 400", failed=True, refusal=SAID)
+
+
+class Raised(Exception):
+    """As the SDKs raise, and LiteLLM."""
+
+    status_code = 400
+
+
+def sent_with_marks(ctx, refused):
+    """A marked call up to its refusal."""
+    return (
+        (GetExact, None),
+        (Join, Lead()),
+        (GetExact, None),
+        (MarkPrompt, lambda step: MARKED),
+        (CallUpstream, refused),
+    )
+
+
+def test_a_prompt_is_sent_again_where_its_marks_are_at_fault():
+    ctx, seen = context(policy=EXACT_ONLY, prompt=PROMPT), []
+    drive(
+        flow.call(ctx),
+        *sent_with_marks(ctx, REFUSED),
+        (Refused, lambda step: seen.append(step.said) or True),
+        (CallUpstream, lambda step: seen.append(step.body) or REPLY),
+        (Write, True),
+    )
+    assert seen == [SAID, None]
+    assert ctx.outcome.marks is None
+
+
+def test_a_refusal_that_is_not_about_marks_is_the_callers():
+    ctx = context(policy=EXACT_ONLY, prompt=PROMPT)
+    answered = drive(flow.call(ctx), *sent_with_marks(ctx, REFUSED), (Refused, False))
+    assert answered.value == "400"
+
+
+@pytest.mark.parametrize("about_marks", [True, False])
+def test_an_exception_is_judged_like_a_reply(about_marks):
+    ctx, error = context(policy=EXACT_ONLY, prompt=PROMPT), Raised(SAID)
+    steps = flow.call(ctx)
+    step = next(steps)
+    for kind, answer in sent_with_marks(ctx, None)[:-1]:
+        assert isinstance(step, kind)
+        step = steps.send(answer(step) if callable(answer) else answer)
+    step = steps.throw(error)
+    assert isinstance(step, Refused)
+    assert step.said == SAID
+    if about_marks:
+        assert steps.send(True) == CallUpstream()
+    else:
+        with pytest.raises(Raised) as raised:
+            steps.send(False)
+        assert raised.value is error
