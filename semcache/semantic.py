@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from semcache.types import Vector
 
 MAX_WRONG_PAIRS = 100_000
+WARM_WAIT_S = 2.0
+"""Seconds that a look-up waits for the index to be filled."""
 SNAPSHOT_FROM = 2_000
 """Below this many vectors a rebuild from the store is as quick as reading a snapshot."""
 
@@ -35,8 +37,8 @@ class SemanticTier:
     """Finds stored questions near to a vector, inside one scope.
 
     The first use starts a warm-up in a thread of its own: a snapshot is loaded if there is a sound one, then the
-    store's feed is followed to its end. Look-ups wait for it up to ``warm_wait_s`` and then go on without the tier. One
-    that fails is tried again after a pause.
+    store's feed is followed to its end. Look-ups wait for it a little and then go on without the tier. One that fails
+    is tried again after a pause.
 
     Args:
         store: Where entries live.
@@ -56,7 +58,6 @@ class SemanticTier:
         load_index: Callable[[Path], tuple[VectorIndex, dict[str, str]]],
         snapshot: Path | None,
         emit: Callable[[Event], None],
-        warm_wait_s: float = 2.0,
     ) -> None:
         self.queue = queue
         self._store = store
@@ -64,7 +65,6 @@ class SemanticTier:
         self._load_index = load_index
         self._snapshot = snapshot
         self._emit = emit
-        self._warm_wait_s = warm_wait_s
         self._wrong: dict[tuple[int, int], None] = {}
         self._reset_process_state()
         self._index: VectorIndex | None = None
@@ -210,7 +210,7 @@ class SemanticTier:
                     raise VectorIndexError(f"the index could not be filled: {error}") from error
             attempt = self._attempt
         if attempt is not None:
-            attempt.wait(self._warm_wait_s)
+            attempt.wait(WARM_WAIT_S)
         return self._warm.is_set()
 
     def _warm_up(self, attempt: threading.Event) -> None:
