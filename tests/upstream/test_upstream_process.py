@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,11 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semcache.testing._upstream_model import digest, instance, paces, pieces
+from semcache.testing.servers import free_port
 from semcache.testing.upstream import Fault, Upstream
 
 
 def post(up: Upstream, body: dict[str, Any], path: str = "/v1/chat/completions") -> tuple[int, Any]:
-    connection = http.client.HTTPConnection(up.url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(up.url.removeprefix("http://"), timeout=60)
     try:
         connection.request("POST", path, json.dumps(body), {"X-Trace": "7"})
         response = connection.getresponse()
@@ -43,11 +45,11 @@ def content(up: Upstream, body: dict[str, Any]) -> str:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    for _ in range(300):
+    for _ in range(1200):
         if condition():
             return
         time.sleep(0.05)
-    pytest.fail("waited 15 s in vain")
+    pytest.fail("waited 60 s in vain")
 
 
 def test_requests_are_recorded_as_they_came(up: Upstream) -> None:
@@ -80,14 +82,14 @@ def test_answers_can_be_added(up: Upstream) -> None:
 
 def test_unknown_paths_and_broken_bodies_are_the_clients_fault(up: Upstream) -> None:
     assert post(up, {}, "/v1/nothing")[0] == 404
-    connection = http.client.HTTPConnection(up.url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(up.url.removeprefix("http://"), timeout=60)
     connection.request("POST", "/v1/chat/completions", b"{")
     assert connection.getresponse().status == 400
     connection.close()
 
 
 def test_one_connection_carries_many_requests(up: Upstream) -> None:
-    connection = http.client.HTTPConnection(up.url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(up.url.removeprefix("http://"), timeout=60)
     sockets: list[socket.socket] = []
     for number in range(3):
         connection.request("POST", "/v1/chat/completions", json.dumps(ask(str(number), stream=number == 1)))
@@ -111,16 +113,19 @@ def test_latency_scales_and_streams_spread_over_it() -> None:
         tokens = post(up, ask("how long does this take?"))[1]["usage"]["completion_tokens"]
         plain = time.monotonic() - started
         assert plain >= 0.2 * 0.008 * tokens
+        # A reader whom a busy machine holds up finds the pieces together; one in twenty will get there in time.
+        assert any(seconds_after_the_first_piece(up) > 0.2 * 0.008 * 5 for _ in range(20))
 
-        connection = http.client.HTTPConnection(up.url.removeprefix("http://"), timeout=10)
-        started = time.monotonic()
-        connection.request("POST", "/v1/chat/completions", json.dumps(ask("and this?", stream=True)))
-        response = connection.getresponse()
-        response.readline()
-        first = time.monotonic() - started
-        response.read()
-        assert time.monotonic() - started > first + 0.2 * 0.008 * 5
-        connection.close()
+
+def seconds_after_the_first_piece(up: Upstream) -> float:
+    connection = http.client.HTTPConnection(up.url.removeprefix("http://"), timeout=60)
+    connection.request("POST", "/v1/chat/completions", json.dumps(ask("and this?", stream=True)))
+    response = connection.getresponse()
+    response.readline()
+    started = time.monotonic()
+    response.read()
+    connection.close()
+    return time.monotonic() - started
 
 
 def test_paces_are_seeded_and_log_normal() -> None:
@@ -146,9 +151,9 @@ import os, time
 from semcache.testing.upstream import Upstream
 up = Upstream().start()
 if os.fork() == 0:
-    time.sleep(30)
+    time.sleep(600)
 print(up.pid, flush=True)
-time.sleep(30)
+time.sleep(600)
 """
 
 
@@ -178,17 +183,17 @@ def alive(pid: int) -> bool:
 
 
 def test_it_serves_by_hand() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "semcache.testing.upstream", "--port", str(port), "--latency", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    # Who starts the tests in the background of a shell has SIGINT ignored, and children inherit that.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heed)
     try:
         assert process.stdout is not None
         assert f"http://127.0.0.1:{port}/v1" in process.stdout.readline()
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         process.stdout.close()
 
 
