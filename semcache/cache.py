@@ -162,8 +162,9 @@ class _Cache:
             name: For functions: identity in the cache, by default module, name and code.
             upstream: For clients: a stable label of who answers, by default the host of the base URL. Clients with
                 one label share answers.
-            provider: For OpenAI, Anthropic and boto3 clients: whose prompt cache is behind the base URL, where its host
-                does not tell (a gateway, vLLM): ``"anthropic"``, ``"openai"``, ``"azure"``, ``"bedrock"``, ``"vllm"``.
+            provider: For OpenAI, Anthropic and boto3 clients and LiteLLM: whose prompt cache is behind the base URL,
+                where its host does not tell (a gateway, vLLM): ``"anthropic"``, ``"openai"``, ``"azure"``,
+                ``"bedrock"``, ``"vllm"``.
 
         Raises:
             ConfigurationError: It is neither, or no such provider is known.

@@ -29,7 +29,7 @@ def wrap(target: T, engine: Engine, *, name: str | None, upstream: str | None, p
     if _is_from("litellm", target):
         from semcache.clients.litellm_calls import wrap_litellm
 
-        return wrap_litellm(target, engine, upstream=upstream)
+        return wrap_litellm(target, engine, upstream=upstream, provider=provider)
     if _is_from("instructor", target):
         from semcache.clients.instructor_client import wrap_instructor
 

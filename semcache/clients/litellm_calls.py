@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from semcache.clients._exchange import Exchange, Recording
-from semcache.clients.http import reports_usage
+from semcache.clients.litellm_answerers import Answerer, answered_by
 from semcache.clients.litellm_streams import AsyncStream, Stream, adrain, atee, chunks, drain, tee
 from semcache.errors import ConfigurationError
+from semcache.prompt_cache.rules import checked_vendor
 from semcache.steps import StreamReply
 from semcache.types import Reply
 from semcache.wire._json import loads_object
@@ -32,38 +31,42 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Arguments = dict[str, Any]
+Marked = Mapping[str, Any] | None
 
 CODEC: Final = LiteLLMChat()
 _WRAPPABLE: Final = "litellm.completion, litellm.acompletion, or a litellm.Router"
 
 
-def wrap_litellm(target: T, engine: Engine, *, upstream: str | None = None) -> T:
+def wrap_litellm(target: T, engine: Engine, *, upstream: str | None = None, provider: str | None = None) -> T:
     """``litellm.completion``, ``litellm.acompletion`` or a ``Router`` with the cache before it.
 
     Args:
         upstream: A stable label for who answers, instead of what LiteLLM makes of the arguments and the environment
             (for a Router: its deployments and fallbacks). Calls with one label share answers.
+        provider: Whose prompt cache is behind a base URL of one's own.
 
     Raises:
-        ConfigurationError: ``target`` is something else of LiteLLM.
+        ConfigurationError: ``target`` is something else of LiteLLM, or no such provider is known.
     """
     import litellm
+
+    vendor = checked_vendor(provider)
 
     if isinstance(target, litellm.Router):
         from semcache.clients.litellm_router import wrap_router
 
-        return wrap_router(target, engine, upstream=upstream)
+        return wrap_router(target, engine, upstream=upstream, vendor=vendor)
     # Of a method, the qualified name is another.
     kind = {"completion": sync_call, "acompletion": async_call}.get(getattr(target, "__qualname__", ""))
     if kind is None or not callable(target):
         raise ConfigurationError(f"of LiteLLM, wrap {_WRAPPABLE}, not {getattr(target, '__qualname__', target)}")
-    edge = Edge(target, engine, functools.partial(_answered_by, upstream))
+    edge = Edge(target, engine, functools.partial(answered_by, upstream, vendor))
     return cast(T, functools.wraps(target)(kind(edge, target)))
 
 
 def sync_call(edge: Edge, function: Callable[..., Any]) -> Callable[..., Any]:
-    def upstream(exchange: Exchange, arguments: Arguments) -> Reply | StreamReply:
-        value = function(**edge.sent(exchange, arguments))
+    def upstream(exchange: Exchange, arguments: Arguments, marked: Marked = None) -> Reply | StreamReply:
+        value = function(**edge.sent(exchange, arguments, marked))
         if not edge.streams(exchange, value):
             return edge.reply(exchange, value)
         return StreamReply(value, functools.partial(drain, exchange, value))
@@ -76,6 +79,7 @@ def sync_call(edge: Edge, function: Callable[..., Any]) -> Callable[..., Any]:
             functools.partial(upstream, exchange, arguments),
             refresh=exchange.refresh,
             later=functools.partial(_copied, upstream, exchange, arguments),
+            prompt=exchange.prompt,
         )
         if served.pending is None:
             return edge.answer(exchange, served, Stream)
@@ -85,8 +89,8 @@ def sync_call(edge: Edge, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def async_call(edge: Edge, function: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
-    async def upstream(exchange: Exchange, arguments: Arguments) -> Reply | StreamReply:
-        value = await function(**edge.sent(exchange, arguments))
+    async def upstream(exchange: Exchange, arguments: Arguments, marked: Marked = None) -> Reply | StreamReply:
+        value = await function(**edge.sent(exchange, arguments, marked))
         if not edge.streams(exchange, value):
             return edge.reply(exchange, value)
         return StreamReply(value, functools.partial(adrain, exchange, value))
@@ -99,6 +103,7 @@ def async_call(edge: Edge, function: Callable[..., Awaitable[Any]]) -> Callable[
             functools.partial(upstream, exchange, arguments),
             refresh=exchange.refresh,
             later=functools.partial(_copied, upstream, exchange, arguments),
+            prompt=exchange.prompt,
         )
         if served.pending is None:
             return edge.answer(exchange, served, AsyncStream)
@@ -137,12 +142,15 @@ class Edge:
         request = replace(CODEC.parse(body, upstream=answerer.label, headers=headers), model=answerer.model)
         cache = arguments.get("cache")
         sent = None if request.bypass else CODEC.forward(body, ask_usage=answerer.reports_usage)
-        return Exchange(CODEC, body, request, sent, isinstance(cache, Mapping) and bool(cache.get("no-cache")))
+        known = answerer.prompt_cache
+        prompt = None if known is None else known._replace(body=sent or body)
+        refresh = isinstance(cache, Mapping) and bool(cache.get("no-cache"))
+        return Exchange(CODEC, body, request, sent, refresh, prompt)
 
-    def sent(self, exchange: Exchange, arguments: Arguments) -> Arguments:
-        if exchange.sent is None:
-            return arguments
-        return {**arguments, "stream_options": exchange.sent["stream_options"]}
+    def sent(self, exchange: Exchange, arguments: Arguments, marked: Marked) -> Arguments:
+        """The caller's arguments, but for those that are others in the body to send."""
+        body = marked or exchange.sent or {}
+        return {**arguments, **{name: value for name, value in body.items() if value is not exchange.body.get(name)}}
 
     def streams(self, exchange: Exchange, value: Any) -> bool:
         import litellm
@@ -207,41 +215,3 @@ def _headers(arguments: Arguments) -> Iterator[tuple[Any, Any]]:
     ):
         if isinstance(given, Mapping):
             yield from given.items()
-
-
-class Answerer(NamedTuple):
-    """Who answers a call.
-
-    Args:
-        label: A stable name, part of the scope.
-        model: By which the call is priced.
-        reports_usage: Whether it is known to report the usage of a stream when asked to.
-    """
-
-    label: str
-    model: str | None
-    reports_usage: bool = False
-
-
-def _answered_by(label: str | None, arguments: Mapping[str, Any]) -> Answerer:
-    """Who answers ``litellm.completion``, as LiteLLM finds out: arguments, then its settings, then the environment."""
-    import litellm
-
-    given = arguments.get("model")
-    model = litellm.model_alias_map.get(given, given)
-    base = arguments.get("api_base") or arguments.get("base_url")
-    try:
-        _, provider, _, known = litellm.get_llm_provider(
-            model=model, custom_llm_provider=arguments.get("custom_llm_provider"), api_base=base
-        )
-        variables = (f"{provider.upper()}_{name}" for name in ("BASE_URL", "API_BASE"))
-        found = base or known or litellm.api_base or next(filter(None, map(os.environ.get, variables)), "")
-        where = urlsplit(str(found or ("https://api.openai.com" if provider == "openai" else "")))
-        # Without user, password and query, which may be credentials.
-        address = f"{where.scheme}://{where.hostname}:{where.port}{where.path}" if found else ""
-    except Exception:  # LiteLLM says so itself when it is called
-        return Answerer(label or f"litellm {model}", model)
-    alias = "" if model == given else f" {model}"
-    # A fallback may be a provider that refuses the option.
-    asks = provider == "openai" and not arguments.get("fallbacks") and reports_usage(where.hostname or "")
-    return Answerer(label or f"litellm {provider} {address}{alias}", model, asks)

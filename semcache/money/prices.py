@@ -37,7 +37,7 @@ _MODELS_REMEMBERED: Final = 4096
 
 # How vendors, clouds and routers dress up a model's name without changing its list price.
 _ROUTE = re.compile(
-    r"^(?:models|openai|azure|anthropic|google|gemini|vertex_ai|bedrock|deepseek|mistral|xai|openrouter)/"
+    r"^(?:models|openai|azure|anthropic|google|gemini|vertex_ai|bedrock|converse|invoke|deepseek|mistral|xai|openrouter)/"
 )
 _REGION = re.compile(r"^(?:(?:us|eu|apac|jp|au|global)\.)?anthropic\.")
 _RELEASE = re.compile(r"(?:[-@](?:\d{4}-\d{2}-\d{2}|\d{8}|latest)|-00\d)?(?:-v\d+(?::\d+)?)?$")

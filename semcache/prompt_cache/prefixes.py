@@ -17,12 +17,19 @@ Kind = Literal["head", "turns"]
 
 # Fields that carry cache points, in any format: what a caller may have placed already. 2026-11-21.
 _MARKS: Final = frozenset({"cache_control", "prompt_cache_breakpoint", "cachePoint"})
-_OPTIONS: Final = frozenset({"cache_control", "prompt_cache_options", "cache_salt"})
+_OPTIONS: Final = frozenset(
+    {
+        "cache_control", "prompt_cache_options", "cache_salt",
+        "cache_control_injection_points", "enable_prompt_caching",  # of LiteLLM
+    }
+)  # fmt: skip
 # Blocks that take a mark. Sources: anthropic 2.12.0 and openai 3.54.0 types, 2026-11-21.
 _ANTHROPIC_BLOCKS: Final = frozenset({"text", "image", "document", "tool_use", "tool_result", "search_result"})
 _OPENAI_PARTS: Final = frozenset(
     {"text", "image_url", "file", "input_audio", "input_text", "input_image", "input_file"}
 )
+# What LiteLLM may make tools or settings of the whole prompt of. litellm 1.106.2, 2026-11-21.
+_LITELLM_FRONT: Final = ("response_format", "functions", "tool_choice", "reasoning_effort", "thinking", "output_config")
 
 
 class Boundary(NamedTuple):
@@ -65,7 +72,8 @@ def outline(api: str, body: Mapping[str, Any], *, partition: str = "") -> Outlin
     The last message varies and is no part of any prefix.
 
     Args:
-        api: ``anthropic``, ``openai_chat``, ``openai_responses`` or ``bedrock`` (Converse).
+        api: ``anthropic``, ``openai_chat``, ``openai_responses``, ``bedrock`` (Converse) or ``litellm`` (its arguments
+            for a provider with Anthropic's cache points).
         partition: What else keeps provider caches apart: account, upstream, tenant.
     """
     pieces = _FORMATS.get(api)
@@ -158,11 +166,25 @@ def _bedrock(body: Mapping[str, Any]) -> Iterator[_Piece]:
         yield _Piece(message, "turns", ("messages", i, "content", len(content) - 1) if ends else None)
 
 
+def _litellm(body: Mapping[str, Any]) -> Iterator[_Piece]:
+    """As LiteLLM 1.106.2 hands them on: marks on tools, on parts of a content, and on tool messages as a whole."""
+    front = {name: body[name] for name in _LITELLM_FRONT if body.get(name)}
+    if front:
+        yield _Piece(front, "head")
+    tools = blocks(body.get("tools") or [], "tools")
+    if tools:
+        takes_mark = tools[-1].get("type") == "function" and "defer_loading" not in str(tools[-1])
+        yield _Piece(tools, "head", ("tools", len(tools) - 1) if takes_mark else None)
+    for piece in _openai_messages(blocks(body.get("messages"), "messages"), "messages", "text"):
+        yield piece._replace(path=piece.path and piece.path[:2]) if piece.value.get("role") == "tool" else piece
+
+
 _FORMATS: Final[Mapping[str, Callable[[Mapping[str, Any]], Iterator[_Piece]]]] = {
     "anthropic": _anthropic,
     "openai_chat": _openai_chat,
     "openai_responses": _openai_responses,
     "bedrock": _bedrock,
+    "litellm": _litellm,
 }
 
 
@@ -190,7 +212,12 @@ def has_marks(body: Mapping[str, Any]) -> bool:
     config = body.get("toolConfig")
     tools = config.get("tools") if isinstance(config, Mapping) else body.get("tools")
     places = (tools, body.get("system"), body.get("messages"), body.get("input"))
-    return any(body.get(name) is not None for name in _OPTIONS) or any(map(_has_mark, places))
+    more = body.get("extra_body")
+    return (
+        any(body.get(name) is not None for name in _OPTIONS)
+        or any(map(_has_mark, places))
+        or (isinstance(more, Mapping) and has_marks(more))
+    )
 
 
 def _has_mark(value: Any) -> bool:

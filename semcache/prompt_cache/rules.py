@@ -47,6 +47,24 @@ class Rules(NamedTuple):
     longest_first: bool
 
 
+class LiteLLMProvider(NamedTuple):
+    """A provider of LiteLLM that gets marks as they are given to LiteLLM.
+
+    Args:
+        vendor: Who answers where no base URL is given.
+        api: The wire format that LiteLLM's arguments are like in their marks.
+    """
+
+    vendor: str
+    api: str
+
+
+def litellm_provider(name: str) -> LiteLLMProvider | None:
+    """What is known of one of LiteLLM's providers."""
+    found = _file()["litellm"].get(name)
+    return None if found is None else LiteLLMProvider(**found)
+
+
 def find_rules(api: str, upstream: str, model: str | None, *, vendor: str | None = None) -> Rules | None:
     """The rules that hold for a request, or ``None``: then the body must get no vendor fields.
 

@@ -232,3 +232,27 @@ def test_bedrock_points_stand_behind_their_block() -> None:
     assert sent["system"] == [{"text": "a"}, hour, {"text": "b"}, five]
     assert sent["messages"][0]["content"] == [{"text": "a"}, five]
     assert sent["messages"][1] == body["messages"][1]
+
+
+def test_litellm_takes_the_mark_of_a_tools_answer_on_the_whole_message() -> None:
+    tool = {"type": "function", "function": {"name": "t"}}
+    answer = {"role": "tool", "tool_call_id": "1", "content": "fine"}
+    body = {
+        "model": "m",
+        "messages": [{"role": "system", "content": "s"}, answer, {"role": "user", "content": "?"}],
+        "tools": [tool],
+    }
+    sketch = outline("litellm", body)
+    assert sketch is not None
+    mark = {"cache_control": {"type": "ephemeral"}}
+    sent = annotate(body, Plan("cache_control", tuple(Point(b, "5m") for b in sketch.boundaries)))
+    assert sent["tools"] == [{**tool, **mark}]
+    assert sent["messages"] == [
+        {"role": "system", "content": [{"type": "text", "text": "s", **mark}]},
+        {**answer, **mark},
+        {"role": "user", "content": "?"},
+    ]
+    for other in ({"type": "mcp"}, {"type": "function", "defer_loading": True}):
+        deferred = outline("litellm", {**body, "tools": [tool, other]})
+        assert deferred is not None
+        assert [boundary.path[0] for boundary in deferred.boundaries] == ["messages", "messages"]

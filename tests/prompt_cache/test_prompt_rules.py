@@ -9,6 +9,7 @@ import pytest
 
 from semcache.errors import ConfigurationError
 from semcache.prompt_cache import break_even, find_rules
+from semcache.prompt_cache.rules import litellm_provider
 
 ANTHROPIC, OPENAI = "https://api.anthropic.com/v1", "https://api.openai.com/v1"
 
@@ -19,6 +20,7 @@ ANTHROPIC, OPENAI = "https://api.anthropic.com/v1", "https://api.openai.com/v1"
         ("anthropic", ANTHROPIC, "claude-opus-5-5-20261001", "cache_control", 512, 0.05, {"5m": 1.25, "1h": 2}),
         ("anthropic", ANTHROPIC, "claude-fable-5-2", "cache_control", 512, 0.025, {"5m": 1.25, "1h": 2}),
         ("anthropic", ANTHROPIC, "claude-opus-4-6", "cache_control", 4096, 0.1, {"5m": 1.25, "1h": 2}),
+        ("litellm", ANTHROPIC, "anthropic/claude-sonnet-5", "cache_control", 1024, 0.1, {"5m": 1.25, "1h": 2}),
         ("openai_chat", OPENAI, "gpt-5.6-sol", "breakpoints", 1024, 0.1, {"30m": 1.25}),
         ("openai_responses", OPENAI, "gpt-6.1-terra", "breakpoints", 1024, 0.05, {"30m": 1.25, "12h": 2.5}),
         ("openai_chat", OPENAI, "gpt-5-mini-2025-08-07", "key", 1024, 0.1, {}),
@@ -114,3 +116,21 @@ def test_rules_and_prices_agree() -> None:
 def test_break_even() -> None:
     assert break_even(0.1, 1.25) == pytest.approx(0.2174, abs=1e-4)
     assert break_even(0.025, 2.0) == pytest.approx(0.5063, abs=1e-4)
+
+
+@pytest.mark.parametrize("route", ["bedrock/", "bedrock/converse/", "bedrock/invoke/", ""])
+def test_litellm_drops_the_longer_lifetime_of_bedrock(route: str) -> None:
+    rules = find_rules("litellm", "", f"{route}us.anthropic.claude-sonnet-4-5-20250929-v1:0", vendor="bedrock")
+    assert rules is not None
+    assert (rules.minimum, [write.ttl for write in rules.writes]) == (1024, ["5m"])
+
+
+def test_litellm_hands_no_marks_on_that_pay_for_storage() -> None:
+    assert litellm_provider("gemini") is None
+    assert find_rules("litellm", "", "vertex_ai/gemini-3.8-flash", vendor="vertex") is None
+    for name in ("anthropic", "bedrock", "vertex_ai", "openai"):
+        known = litellm_provider(name)
+        assert known is not None
+        assert find_rules(
+            known.api, "", "claude-sonnet-5" if known.api == "litellm" else "gpt-6-sol", vendor=known.vendor
+        )
