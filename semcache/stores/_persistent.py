@@ -5,12 +5,19 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from semcache.errors import EntryDamaged
 from semcache.stores.base import Selector, log_event
-from semcache.stores.entry_codec import decode, encode
+from semcache.stores.entry_codec import decode
 from semcache.stores.sealing import Keyring, KeySource, Locked, is_sealed
 from semcache.types import Entry, Event, Key
+
+Stored = tuple[bytes, ...]
+"""An entry as a store keeps it: in one piece, or its own part and the shared one, each encrypted by itself."""
+
+SHARED_SLOT: Final = 0
+"""The slot under which shared parts are encrypted: they are of many entries, whose own parts say which they go with."""
 
 
 class PersistentStore(ABC):
@@ -32,21 +39,20 @@ class PersistentStore(ABC):
         return None if self._keyring is None else self._keyring.mask_key
 
     @abstractmethod
-    def _load(self, id: int) -> bytes | None:
-        """The bytes in a slot."""
+    def _load(self, id: int) -> Stored | None:
+        """What is in a slot."""
 
     @abstractmethod
-    def _load_many(self, ids: Sequence[int]) -> list[bytes | None]:
-        """The bytes in many slots, in order."""
+    def _load_many(self, ids: Sequence[int]) -> list[Stored | None]:
+        """What is in many slots, in order."""
 
     @abstractmethod
     def _forget(self, ids: Sequence[int]) -> int:
         """Remove entries and tell the feed; return how many there were."""
 
-    def _write(self, entry: Entry) -> bytes:
-        """The bytes of an entry."""
-        data = encode(entry)
-        return data if self._keyring is None else self._keyring.seal(entry.key.id, data)
+    def _seal(self, slot: int, data: bytes) -> bytes:
+        """Bytes as they are written."""
+        return data if self._keyring is None else self._keyring.seal(slot, data)
 
     def _name(self, kind: str, text: str) -> str:
         """A tenant, namespace or tag as it is written beside the entries."""
@@ -64,13 +70,14 @@ class PersistentStore(ABC):
         return None
 
     def fetch(self, ids: Sequence[int]) -> list[Entry | None]:
-        return [self._read(id, data) for id, data in zip(ids, self._load_many(ids), strict=True)]
+        return [self._read(id, stored) for id, stored in zip(ids, self._load_many(ids), strict=True)]
 
-    def _read(self, id: int, data: bytes | None, stale_s: float = 0.0) -> Entry | None:
-        if data is None:
+    def _read(self, id: int, stored: Stored | None, stale_s: float = 0.0) -> Entry | None:
+        if stored is None:
             return None
+        own, *shared = stored
         try:
-            entry = decode(self._open(id, data))
+            entry = decode(id, b"".join((self._open(id, own), *(self._open(SHARED_SLOT, part) for part in shared))))
         except Locked as error:
             self._tell_locked(error)
             return None
@@ -80,9 +87,9 @@ class PersistentStore(ABC):
             return None
         return None if entry.expired(time.time() - stale_s) else entry
 
-    def _open(self, id: int, data: bytes) -> bytes:
+    def _open(self, slot: int, data: bytes) -> bytes:
         if self._keyring is not None:
-            return self._keyring.open(id, data)
+            return self._keyring.open(slot, data)
         if is_sealed(data):
             raise Locked("encrypted, and this process was given no key")
         return data

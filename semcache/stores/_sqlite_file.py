@@ -17,7 +17,7 @@ from typing import Final
 from semcache._fork import hold_over_fork
 from semcache.errors import ConfigurationError, StoreError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 APPLICATION_ID: Final = 0x73636368
 CREATE_WAIT_S: Final = 5.0
 SCRUB_WAIT_S: Final = 30.0
@@ -32,21 +32,28 @@ _PRAGMAS: Final = (
     "journal_size_limit = 67108864",
 )
 
-# Entries are appended, so that pages are full and the oldest come first; `id` finds them. Puts, removals and wrong
-# pairs are numbered from one clock, which is why a newest row may only go after a newer one is there.
+# Entries are appended, so that pages are full and the oldest come first; `id` finds them. What the entries of a scope
+# share is written once, as a head, and goes with the last of them. Puts, removals and wrong pairs are numbered from one
+# clock, which is why a newest row may only go after a newer one is there.
 _SCHEMA: Final = """
 CREATE TABLE meta (store_id TEXT NOT NULL, entries INTEGER NOT NULL, bytes INTEGER NOT NULL);
-CREATE TABLE entries (
-    seq INTEGER PRIMARY KEY,
-    id INTEGER NOT NULL UNIQUE,
+CREATE TABLE heads (
+    head INTEGER PRIMARY KEY,
     scope_id INTEGER NOT NULL,
     namespace TEXT NOT NULL,
     tenant TEXT,
-    expires_at REAL,
     embedder INTEGER NOT NULL,
     data BLOB NOT NULL
 );
-CREATE INDEX entries_by_scope ON entries (scope_id, namespace, tenant, id);
+CREATE INDEX heads_by_scope ON heads (scope_id, namespace, tenant);
+CREATE TABLE entries (
+    seq INTEGER PRIMARY KEY,
+    id INTEGER NOT NULL UNIQUE,
+    head INTEGER NOT NULL REFERENCES heads,
+    expires_at REAL,
+    data BLOB NOT NULL
+);
+CREATE INDEX entries_by_head ON entries (head);
 CREATE INDEX entries_by_expiry ON entries (expires_at) WHERE expires_at IS NOT NULL;
 CREATE TABLE tags (
     tag TEXT NOT NULL,
@@ -67,6 +74,13 @@ CREATE TRIGGER count_up AFTER INSERT ON entries BEGIN
 END;
 CREATE TRIGGER count_down AFTER DELETE ON entries BEGIN
     UPDATE meta SET entries = entries - 1, bytes = bytes - length(old.data);
+    DELETE FROM heads WHERE head = old.head AND NOT EXISTS (SELECT 1 FROM entries WHERE head = old.head);
+END;
+CREATE TRIGGER head_up AFTER INSERT ON heads BEGIN
+    UPDATE meta SET bytes = bytes + length(new.data);
+END;
+CREATE TRIGGER head_down AFTER DELETE ON heads BEGIN
+    UPDATE meta SET bytes = bytes - length(old.data);
 END;
 """
 

@@ -22,10 +22,10 @@ from xxhash import xxh3_64_hexdigest
 from semcache.breaker import Breaker
 from semcache.errors import ConfigurationError, EntryDamaged, StoreError, StoreUnavailable
 from semcache.stores import _feed
-from semcache.stores._persistent import PersistentStore
+from semcache.stores._persistent import PersistentStore, Stored
 from semcache.stores._redis_counters import RedisCounters
 from semcache.stores.base import DEFAULT_BUDGET_S, Changes, Selector, StoreStats
-from semcache.stores.entry_codec import decode, pack_vector
+from semcache.stores.entry_codec import decode, encode, pack_vector
 from semcache.stores.sealing import KeySource, Locked, is_sealed
 from semcache.types import Entry, Event
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LogEvent = tuple[bytes, dict[bytes, bytes]]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 _CHUNK: Final = 64
 """How many whole entries one round trip asks for when many are read."""
@@ -69,14 +69,14 @@ class RedisStore(PersistentStore):
 
     Keys, with the default prefix:
 
-    - ``semcache:1:<id in hex>``: one entry (string with a time to live). Spread over the slots of a cluster.
-    - ``{semcache:1}:index``: hash, id -> scope, embedder, expiry, namespace, tenant, tags; for all that asks about
+    - ``semcache:2:<id in hex>``: one entry (string with a time to live). Spread over the slots of a cluster.
+    - ``{semcache:2}:index``: hash, id -> scope, embedder, expiry, namespace, tenant, tags; for all that asks about
       many entries. Cards of entries that have gone are swept out by later puts.
-    - ``{semcache:1}:log``: capped stream of what changed.
-    - ``{semcache:1}:wrong``: sorted set of wrong pairs.
-    - ``{semcache:1}:counters…``: see :class:`~semcache.stores._redis_counters.RedisCounters`.
+    - ``{semcache:2}:log``: capped stream of what changed.
+    - ``{semcache:2}:wrong``: sorted set of wrong pairs.
+    - ``{semcache:2}:counters…``: see :class:`~semcache.stores._redis_counters.RedisCounters`.
 
-    The 1 is the format: another version of this package that writes another one keeps out of its way. The keys with
+    The 2 is the format: another version of this package that writes another one keeps out of its way. The keys with
     braces share one slot. Under an ``allkeys-*`` eviction policy Redis may throw these away; a
     ``volatile-*`` policy only takes entries that have a time to live.
 
@@ -164,9 +164,9 @@ class RedisStore(PersistentStore):
 
     # Reading ------------------------------------------------------------------------------------------------------
 
-    def _load(self, id: int) -> bytes | None:
+    def _load(self, id: int) -> Stored | None:
         data: bytes | None = self._call(self._client.get if self._cluster else self._get_directly, self._key(id))
-        return data
+        return None if data is None else (data,)
 
     def _get_directly(self, key: str) -> Any:
         """GET on a pooled connection. The client's own ``get`` spends as long again on retries and metrics."""
@@ -179,11 +179,11 @@ class RedisStore(PersistentStore):
         finally:
             pool.release(connection)
 
-    def _load_many(self, ids: Sequence[int]) -> list[bytes | None]:
+    def _load_many(self, ids: Sequence[int]) -> list[Stored | None]:
         if not ids:
             return []
         read = self._client.mget_nonatomic if self._cluster else self._client.mget
-        return self._call(read, [self._key(id) for id in ids])
+        return [None if data is None else (data,) for data in self._call(read, [self._key(id) for id in ids])]
 
     def _cards(self, *, live: bool = True) -> Iterator[tuple[int, _Card]]:
         """Cards of all entries, or all live ones. An entry written meanwhile may be missing."""
@@ -211,7 +211,7 @@ class RedisStore(PersistentStore):
 
     def put(self, entry: Entry) -> None:
         id, embedder = entry.key.id, 0 if entry.vector is None else _feed.embedder_number(entry.fingerprint)
-        keep: tuple[Any, ...] = ("SET", self._key(id), self._write(entry))
+        keep: tuple[Any, ...] = ("SET", self._key(id), self._seal(id, b"".join(encode(entry))))
         if entry.expires_at is not None:
             keep += ("PX", max(1, round((entry.expires_at + self.keep_expired_s - time.time()) * 1000)))
         tell = (
@@ -286,17 +286,17 @@ class RedisStore(PersistentStore):
         keys = self._call(lambda: list(self._client.scan_iter(match=pattern, count=1000)))
         ids = [int(key[len(self._entry.encode()) :], 16) for key in keys]
         for at in range(0, len(ids), _CHUNK):
-            for id, data in zip(ids[at : at + _CHUNK], self._load_many(ids[at : at + _CHUNK]), strict=True):
-                entry = self._legible(id, data)
+            for id, stored in zip(ids[at : at + _CHUNK], self._load_many(ids[at : at + _CHUNK]), strict=True):
+                entry = None if stored is None else self._legible(id, stored[0])
                 if entry is not None and selector.matches(
                     id, scope_id=entry.key.scope_id, namespace=entry.namespace, tenant=entry.tenant, tags=entry.tags
                 ):
                     yield id
 
-    def _legible(self, id: int, data: bytes | None) -> Entry | None:
+    def _legible(self, id: int, data: bytes) -> Entry | None:
         """An entry, expired or not, encrypted or from before there was a key."""
         try:
-            return None if data is None else decode(self._open(id, data) if is_sealed(data) else data)
+            return decode(id, self._open(id, data) if is_sealed(data) else data)
         except Locked as error:
             self._tell_locked(error)
         except EntryDamaged:

@@ -4,9 +4,10 @@ A sealed entry is::
 
     magic "SCX", version (1 byte) | key id (8 bytes) | nonce (12 bytes) | ciphertext and tag
 
-The plaintext is the whole entry as :mod:`semcache.stores.entry_codec` writes it. Magic, key id and the entry's id are
-authenticated with it, so a sealed entry is of no use in another slot. Nonces are random: after 2**32 entries a key
-should be replaced (SP 800-38D, 8.3).
+The plaintext is an entry, or one of its two parts, as :mod:`semcache.stores.entry_codec` writes it. Magic, key id and
+the entry's id are authenticated with it, so a sealed entry is of no use in another slot; a shared part has no slot of
+its own, and the checksum inside an entry says which it goes with. Nonces are random: after 2**32 entries a key should
+be replaced (SP 800-38D, 8.3).
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ class Keyring:
         self._naming = [_derived(key, b"names") for key in keys]
         self._writing = _key_id(keys[0])
         self.mask_key = _derived(keys[0], b"masks")
+        self.number_key = _derived(keys[0], b"numbers")
 
     def seal(self, id: int, data: bytes) -> bytes:
         """The bytes of the entry ``id``, encrypted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import sqlite3
 import time
@@ -12,10 +13,10 @@ from typing import Final
 
 from semcache.errors import ConfigurationError
 from semcache.stores import _feed
-from semcache.stores._persistent import PersistentStore
+from semcache.stores._persistent import SHARED_SLOT, PersistentStore, Stored
 from semcache.stores._sqlite_file import Connection, Database
 from semcache.stores.base import DEFAULT_BUDGET_S, Changes, Selector, StoreStats
-from semcache.stores.entry_codec import pack_vector
+from semcache.stores.entry_codec import encode, pack_vector
 from semcache.stores.sealing import KeySource
 from semcache.types import Entry, Event
 
@@ -24,22 +25,29 @@ _STEP: Final = 16
 _CHUNK: Final = 500
 """How many entries one transaction of a deletion covers, so that other writers get their turn."""
 
-_GET = "SELECT data FROM entries WHERE id = ?"
-_PUT = (
-    "INSERT INTO entries (seq, id, scope_id, namespace, tenant, expires_at, embedder, data) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+# A cross join is the one whose order SQLite keeps: the entry first, then its head.
+_JOINED = "FROM entries CROSS JOIN heads USING (head)"
+_GET = f"SELECT entries.data, heads.data {_JOINED} WHERE id = ?"
+_PUT = "INSERT INTO entries (seq, id, head, expires_at, data) VALUES (?, ?, ?, ?, ?)"
+_PUT_HEAD = (
+    "INSERT INTO heads (head, scope_id, namespace, tenant, embedder, data) VALUES (?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (head) DO UPDATE SET data = excluded.data WHERE data <> excluded.data"  # it mends a damaged one
 )
 _PAGE = (
-    "SELECT seq, id, data FROM entries WHERE seq > ? AND embedder = ? "
+    f"SELECT seq, id, entries.data, heads.data {_JOINED} WHERE seq > ? AND embedder = ? "
     "AND (expires_at IS NULL OR expires_at > ?) ORDER BY seq LIMIT ?"
 )
 _REMOVED = (
     "SELECT id FROM removals WHERE seq > :after AND seq <= :upto AND id NOT IN (SELECT id FROM entries) "
-    "UNION SELECT id FROM entries WHERE seq > :after AND seq <= :upto AND embedder <> :embedder"
+    f"UNION SELECT id {_JOINED} WHERE seq > :after AND seq <= :upto AND embedder <> :embedder"
 )
 # Up to the last character that there is: else all names above the prefix would be read.
 _COUNTERS = "SELECT name, value FROM counters WHERE name >= ?1 AND name < ?1 || char(1114111)"
 _WRONG = "SELECT a, b FROM wrong_pairs WHERE seq > ? AND seq <= ? ORDER BY seq"
+
+_Head = tuple[int, int, str, str | None, int, bytes]
+"""A row of ``heads``. Its number is a hash of the rest, so that nothing is written twice. Should two ever have one
+number, the checksums of their entries tell."""
 
 
 class SqliteStore(PersistentStore):
@@ -105,18 +113,18 @@ class SqliteStore(PersistentStore):
 
     # Reading ------------------------------------------------------------------------------------------------------
 
-    def _load(self, id: int) -> bytes | None:
+    def _load(self, id: int) -> Stored | None:
         with self._file.connection() as connection:
-            row = connection.db.execute(_GET, (id,)).fetchone()
-        return None if row is None else row[0]
+            row: Stored | None = connection.db.execute(_GET, (id,)).fetchone()
+        return row
 
-    def _load_many(self, ids: Sequence[int]) -> list[bytes | None]:
+    def _load_many(self, ids: Sequence[int]) -> list[Stored | None]:
         with self._file.connection() as connection:
             found = {
-                id: data
+                id: (own, shared)
                 for chunk in _chunks(ids)
-                for id, data in connection.db.execute(
-                    f"SELECT id, data FROM entries WHERE id IN ({_marks(chunk)})", chunk
+                for id, own, shared in connection.db.execute(
+                    f"SELECT id, entries.data, heads.data {_JOINED} WHERE id IN ({_marks(chunk)})", chunk
                 )
             }
         return [found.get(id) for id in ids]
@@ -124,7 +132,7 @@ class SqliteStore(PersistentStore):
     def scopes(self, limit: int = 1000) -> dict[int, int]:
         with self._file.connection() as connection:
             rows = connection.db.execute(
-                "SELECT scope_id, count(*) FROM entries GROUP BY scope_id ORDER BY 2 DESC LIMIT ?", (limit,)
+                f"SELECT scope_id, count(*) {_JOINED} GROUP BY scope_id ORDER BY 2 DESC LIMIT ?", (limit,)
             )
             return dict(rows)
 
@@ -136,36 +144,37 @@ class SqliteStore(PersistentStore):
     # Writing ------------------------------------------------------------------------------------------------------
 
     def put(self, entry: Entry) -> None:
-        data = self._write(entry)
-        if self._max_bytes is not None and len(data) > self._max_bytes:
+        parts = encode(entry)
+        id, own, head = entry.key.id, self._seal(entry.key.id, parts.own), self._head(entry, parts.shared)
+        if self._max_bytes is not None and len(own) + len(head[-1]) > self._max_bytes:
             return
-        key = entry.key
-        embedder = 0 if entry.vector is None else _feed.embedder_number(entry.fingerprint)
-        namespace = self._name("namespace", entry.namespace)
-        tenant = None if entry.tenant is None else self._name("tenant", entry.tenant)
         tags = [self._name("tag", tag) for tag in entry.tags]
         with self._file.writing() as connection:
             db = connection.db
             seq = _now(db) + 1
-            db.execute("DELETE FROM entries WHERE id = ?", (key.id,))
-            row = (seq, key.id, key.scope_id, namespace, tenant, entry.expires_at, embedder, data)
-            db.execute(_PUT, row)
+            db.execute("DELETE FROM entries WHERE id = ?", (id,))
+            db.execute(_PUT_HEAD, head)
+            db.execute(_PUT, (seq, id, head[0], entry.expires_at, own))
             if tags:
                 db.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", [(tag, seq) for tag in tags])
             self._shrink(db)
 
+    def _head(self, entry: Entry, shared: bytes) -> _Head:
+        embedder = 0 if entry.vector is None else _feed.embedder_number(entry.fingerprint)
+        secret = b"" if self._keyring is None else self._keyring.number_key
+        number = hashlib.blake2b(embedder.to_bytes(8, "little") + shared, digest_size=8, key=secret).digest()
+        namespace = self._name("namespace", entry.namespace)
+        tenant = None if entry.tenant is None else self._name("tenant", entry.tenant)
+        data = self._seal(SHARED_SLOT, shared)
+        return int.from_bytes(number, "little") >> 1, entry.key.scope_id, namespace, tenant, embedder, data
+
     def _shrink(self, db: sqlite3.Connection) -> None:
         expired = "SELECT seq FROM entries WHERE expires_at <= ? LIMIT ?"
         _remove(db, [seq for (seq,) in db.execute(expired, (time.time() - self.keep_expired_s, _STEP))])
-        entries, size = db.execute("SELECT entries, bytes FROM meta").fetchone()
-        surplus = []
-        if not self._fits(entries, size):
-            for seq, length in db.execute("SELECT seq, length(data) FROM entries ORDER BY seq LIMIT ?", (_STEP,)):
-                surplus.append(seq)
-                entries, size = entries - 1, size - length
-                if self._fits(entries, size):
-                    break
-        _remove(db, surplus)
+        for _ in range(_STEP):
+            if self._fits(*db.execute("SELECT entries, bytes FROM meta").fetchone()):
+                break
+            _remove(db, db.execute("SELECT min(seq) FROM entries").fetchone())
 
     def _fits(self, entries: int, size: int) -> bool:
         return (self._max_entries is None or entries <= self._max_entries) and (
@@ -250,8 +259,8 @@ class SqliteStore(PersistentStore):
             first=cursor is None,
         )
 
-    def _vectors(self, rows: Iterable[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
-        entries = ((id, self._read(id, data)) for _, id, data in rows)
+    def _vectors(self, rows: Iterable[tuple[int, int, bytes, bytes]]) -> list[tuple[int, int, bytes]]:
+        entries = ((id, self._read(id, (own, shared))) for _, id, own, shared in rows)
         return [(id, entry.key.scope_id, pack_vector(entry.vector)) for id, entry in entries if entry is not None]
 
     def add_counters(self, deltas: Mapping[str, int], *, once: str | None = None) -> None:
@@ -315,11 +324,10 @@ def _query(selector: Selector) -> tuple[str, list[object]]:
     if selector.tag is not None:
         parts.append("seq IN (SELECT seq FROM tags WHERE tag = ?)")
         values.append(selector.tag)
-    for column in ("namespace", "tenant", "scope_id"):
-        value = getattr(selector, column)
-        if value is not None:
-            parts.append(f"{column} = ?")
-            values.append(value)
+    of_head = {column: getattr(selector, column) for column in ("scope_id", "namespace", "tenant")}
+    if asked := {column: value for column, value in of_head.items() if value is not None}:
+        parts.append(f"head IN (SELECT head FROM heads WHERE {' AND '.join(f'{column} = ?' for column in asked)})")
+        values += asked.values()
     return f"SELECT seq, id FROM entries WHERE {' AND '.join(parts) or 'TRUE'}", values
 
 

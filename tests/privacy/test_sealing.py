@@ -146,6 +146,22 @@ def test_plain_entries_are_not_served_by_a_store_with_a_key(place) -> None:
     store.close()
 
 
+def test_a_sealed_entry_is_of_no_use_in_another_tenants_scope(tmp_path) -> None:
+    """One who writes the file without the key cannot hand a tenant's answers to another tenant."""
+    store = SqliteStore(tmp_path / "store.db", key=OLD, budget_s=5)
+    events = []
+    store.on_event = events.append
+    entries = {tenant: make_entry(scope=f"of {tenant}", tenant=tenant) for tenant in ("ours", "theirs")}
+    for entry in entries.values():
+        store.put(entry)
+    with closing(sqlite3.connect(store.path)) as db, db:
+        (theirs,) = db.execute("SELECT head FROM entries WHERE id = ?", (entries["theirs"].key.id,)).fetchone()
+        db.execute("UPDATE entries SET head = ?", (theirs,))
+    assert store.fetch([entries["ours"].key.id]) == [None]
+    assert [event.kind for event in events] == ["entry_damaged"]
+    assert store.get(entries["theirs"].key) == as_stored(entries["theirs"])
+
+
 def test_deleting_finds_the_names_under_every_key(place) -> None:
     url, _ = place
     for key in (None, OLD, NEW):

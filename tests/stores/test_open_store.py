@@ -67,7 +67,7 @@ def test_redis_is_not_contacted_and_its_password_not_shown(url: str, location: s
 def test_the_prefix_is_taken_from_the_url() -> None:
     store = open_store("redis://cache.test/0?prefix=shop&socket_keepalive=true")
     assert isinstance(store, RedisStore)
-    assert store._key(255) == "shop:1:ff"
+    assert store._key(255) == "shop:2:ff"
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_prefixes_keep_stores_apart(server: RedisServer, client: Any) -> None:
     two.put(entry)
     assert one.delete(Selector(everything=True)) == 1
     assert two.get(entry.key) == as_stored(entry)
-    assert all(key.startswith((b"one:1:", b"{one:1}:", b"two:1:", b"{two:1}:")) for key in client.keys("*"))
+    assert all(key.startswith((b"one:2:", b"{one:2}:", b"two:2:", b"{two:2}:")) for key in client.keys("*"))
 
 
 def test_counts_that_were_added_under_a_name_are_not_added_again(store: RedisStore, client: Any) -> None:
@@ -122,8 +122,8 @@ def test_another_stores_event_of_the_same_time_is_not_taken_for_ones_own(server:
     one, two = (RedisStore(server.url, prefix=prefix, budget_s=5) for prefix in ("one", "two"))
     one.put(make_entry())
     follower = Follower(one).follow()
-    [(event, _)] = client.xrevrange("{one:1}:log", count=1)
-    client.xadd("{two:1}:log", {"r": b""}, id=event)
+    [(event, _)] = client.xrevrange("{one:2}:log", count=1)
+    client.xadd("{two:2}:log", {"r": b""}, id=event)
     page = two.changes(follower.cursor, fingerprint=FINGERPRINT)
     assert page is not None
     assert page.reset
@@ -225,8 +225,8 @@ def test_entries_spread_over_a_cluster_and_the_rest_is_in_one_slot() -> None:
         for node in servers.nodes:
             with closing(node.client()) as direct:
                 keys = direct.keys("*")
-            held.append(sum(key.startswith(b"semcache:1:") for key in keys))
-            control.append(sum(key.startswith(b"{semcache:1}:") for key in keys))
+            held.append(sum(key.startswith(b"semcache:2:") for key in keys))
+            control.append(sum(key.startswith(b"{semcache:2}:") for key in keys))
         assert sum(held) == 60
         assert min(held) > 5
         assert sorted(control) == [0, 0, 5]

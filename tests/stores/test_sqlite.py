@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from semcache.testing.store_contract import (
     run_in_child,
     start_child,
 )
+from semcache.types import Event
 
 
 def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
@@ -69,7 +71,7 @@ def test_a_store_of_another_format_is_refused_with_advice(tmp_path: Path) -> Non
     SqliteStore(path).close()
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(ConfigurationError, match=r"format 99.*format 1.*delete the file"):
+    with pytest.raises(ConfigurationError, match=r"format 99.*format 2.*delete the file"):
         SqliteStore(path)
 
 
@@ -185,6 +187,49 @@ def test_queries_on_many_entries_use_an_index(tmp_path: Path) -> None:
         assert "COVERING INDEX" in plan(*sqlite._query(Selector(namespace="n", tenant="t")))
         removed = plan(sqlite._REMOVED, {"after": 1, "upto": 2, "embedder": 3})
         assert "SCAN" not in removed
+
+
+def heads(store: SqliteStore) -> int:
+    with closing(sqlite3.connect(store.path)) as db:
+        (count,) = db.execute("SELECT count(*) FROM heads").fetchone()
+    return int(count)
+
+
+def test_what_a_scope_shares_is_written_once_and_goes_with_its_last_entry(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db", budget_s=5)
+    first = make_entry("0", scope="x" * 5000)
+    store.put(first)
+    alone = store.stats().bytes
+    for i in range(1, 20):
+        store.put(make_entry(str(i), scope="x" * 5000))
+    assert alone is not None
+    assert store.stats().bytes < alone + 19 * 500
+    other = make_entry(tenant="other")
+    exact_only = make_entry(vector=None)
+    for entry in (other, replace(other, response=b"again"), exact_only):
+        store.put(entry)
+    assert heads(store) == 3
+    assert store.get(other.key) == as_stored(replace(other, response=b"again"))
+    store.delete(Selector(ids=(first.key.id, other.key.id, exact_only.key.id)))
+    assert heads(store) == 1
+    store.delete(Selector(everything=True))
+    assert heads(store) == 0
+    assert store.stats()[2:] == (0, 0)
+
+
+def test_a_damaged_head_makes_misses_until_the_next_put(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db", budget_s=5)
+    events: list[Event] = []
+    store.on_event = events.append
+    entries = [make_entry(str(i)) for i in range(3)]
+    for entry in entries:
+        store.put(entry)
+    with closing(sqlite3.connect(store.path)) as db, db:
+        db.execute("UPDATE heads SET data = zeroblob(length(data))")
+    assert store.get(entries[0].key) is None
+    assert [event.kind for event in events] == ["entry_damaged"]
+    store.put(entries[0])
+    assert store.fetch([entry.key.id for entry in entries]) == [as_stored(entry) for entry in entries]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the sizes of files are counted in Linux's way")
