@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 import xxhash
 
-from semcache.prompt_cache import annotate, find_rules, head_of, names_marks, note, outline, places, plan, seen
+from semcache.prompt_cache import (
+    annotate,
+    find_rules,
+    head_of,
+    names_marks,
+    note,
+    outline,
+    places,
+    plan,
+    seen,
+    thread_of,
+)
 from semcache.prompt_cache.changes import what_changed
 from semcache.prompt_cache.history import pool_id
 from semcache.prompt_cache.planner import CHARS_PER_TOKEN
@@ -25,13 +36,6 @@ if TYPE_CHECKING:
     from semcache.stores.base import Store
     from semcache.types import Prompt, Usage
 
-KEY_RATE: Final = 15
-"""Requests a minute that one ``prompt_cache_key`` takes before OpenAI spreads them over machines with caches of their
-own. Source: OpenAI's prompt-caching page, read 2026-10."""
-
-_MINUTE_S: Final = 60.0
-_SENT: Final = 1024
-"""Heads whose rate is known."""
 _MODELS: Final = 256
 """Models that are remembered: their names are the callers' to choose."""
 _OUTLINES: Final = 512
@@ -83,7 +87,6 @@ class Marker:
         # Who reads an encrypted store is not to find a prompt that he guesses in it by its hash.
         self._salt = (getattr(store, "mask_key", None) or b"").hex()
         self.shared = SharedHistory(store, emit)
-        self._sent: OrderedDict[int, list[deque[float]]] = OrderedDict()
         self._models: OrderedDict[str, _Known] = OrderedDict()
         self._outlines: OrderedDict[tuple[str, bytes], Outline | None] = OrderedDict()
 
@@ -97,7 +100,6 @@ class Marker:
             StoreError: The store cannot be read or written.
         """
         with self.shared.lock:
-            self._sent.clear()
             self._models.clear()
             self._outlines.clear()
         self.shared.forget()
@@ -192,7 +194,8 @@ class Marker:
         with self.shared.lock:
             if sketch is not None:
                 if _has_key(prompt, rules) and sketch.head is not None:
-                    sketch = _of_shard(sketch, self._shard(sketch.head, now))
+                    thread = thread_of(prompt.api, prompt.body)
+                    sketch = _of_shard(sketch, self.shared.send(sketch.head, thread, now))
                 self.shared.history.see(seen(sketch), now)
                 self.shared.touch(boundary.prefix for boundary in sketch.boundaries)
                 self.shared.touch(pool_id(kind) for kind in {boundary.kind for boundary in sketch.boundaries})
@@ -223,19 +226,6 @@ class Marker:
             if boundary.chars <= reach and self.shared.history.warm(boundary.prefix, now) is not None:
                 return round(boundary.chars / ratio)
         return 0
-
-    def _shard(self, head: int, now: float) -> int:
-        """The first of a head's keys that has not had its requests of the last minute."""
-        shards = self._sent.setdefault(head, [])
-        self._sent.move_to_end(head)
-        if len(self._sent) > _SENT:
-            self._sent.popitem(last=False)
-        for number, times in enumerate(shards):
-            if len(times) < KEY_RATE or now - times[0] >= _MINUTE_S:
-                times.append(now)
-                return number
-        shards.append(deque([now], maxlen=KEY_RATE))
-        return len(shards) - 1
 
     def _surprise(self, model: str, prompt: Prompt, rules: Rules, sketch: Outline, now: float) -> str:
         """What changed in a head that was sent a moment ago, and that the provider would else have read again."""

@@ -20,6 +20,8 @@ from semcache.prompt_cache.history import HALF_BACK, KEPT, PREFIX, SLOT, History
 from semcache.prompt_cache.predictions import PREFIX as PREDICTIONS
 from semcache.prompt_cache.predictions import Predicted, count_name
 from semcache.prompt_cache.predictions import decode as decode_predictions
+from semcache.prompt_cache.shards import PREFIX as RATES
+from semcache.prompt_cache.shards import Rates, counter_name
 from semcache.types import Event
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class SharedHistory:
         self._counted: set[int] = set()
         # A new one: counters of the old one hold times that this one has not written.
         self._writer = uuid.uuid4().hex
+        self._rates = Rates(turn=int(self._writer[:8], 16))
         self._saved: dict[str, int] = {}
         self._touched: set[int] = set()
 
@@ -80,6 +83,12 @@ class SharedHistory:
             self._counted.add(head)
         for name, value in values.items():
             self._counts[count_name(model, head, name)] += value
+
+    def send(self, head: int, thread: int, now: float) -> int:
+        """The number of the key that a prompt goes out with, see :class:`~semcache.prompt_cache.shards.Rates`; to be
+        called under the lock."""
+        self._counts[counter_name(head, now)] += 1
+        return self._rates.send(head, thread, now)
 
     def predictions(self) -> list[Predicted]:
         """The counts of all processes.
@@ -150,6 +159,7 @@ class SharedHistory:
         self._saved.update(after)
 
     def _pull(self) -> None:
+        self._pull_rates()
         stored = self._store.counters(f"{PREFIX}|")
         if stale := _stale(stored, time.time()):
             self._store.drop_counters(stale)
@@ -169,6 +179,15 @@ class SharedHistory:
                 for prefix, seen in chunk:
                     self.history.learn(prefix, seen)
 
+    def _pull_rates(self) -> None:
+        if not self._rates:
+            return
+        totals = self._store.counters(RATES)
+        with self.lock:
+            stale = self._rates.learn(totals, self._counts)
+        if stale:
+            self._store.drop_counters(stale)
+
 
 def erase_prompts(store: Store) -> None:
     """Erase what a store knows by the hash of a prompt; how prompts in general come back is kept.
@@ -178,7 +197,7 @@ def erase_prompts(store: Store) -> None:
     Raises:
         StoreError: The store cannot be read or written.
     """
-    stored = [*store.counters(f"{PREFIX}|"), *store.counters(PREDICTIONS)]
+    stored = [name for prefix in (f"{PREFIX}|", PREDICTIONS, RATES) for name in store.counters(prefix)]
     store.drop_counters([name for name in stored if _names_a_prompt(name)])
 
 

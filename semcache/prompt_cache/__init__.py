@@ -16,7 +16,7 @@ from __future__ import annotations
 from semcache.prompt_cache.history import History, Sightings, advance, decode, encode, merge
 from semcache.prompt_cache.marks import annotate
 from semcache.prompt_cache.planner import Plan, Point, break_even, note, plan, seen
-from semcache.prompt_cache.prefixes import Boundary, Outline, head_of, outline
+from semcache.prompt_cache.prefixes import Boundary, Outline, head_of, outline, thread_of
 from semcache.prompt_cache.refusals import names_marks, places
 from semcache.prompt_cache.rules import Rules, find_rules
 
@@ -42,4 +42,5 @@ __all__ = [
     "places",
     "plan",
     "seen",
+    "thread_of",
 ]

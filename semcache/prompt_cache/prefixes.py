@@ -90,6 +90,15 @@ def head_of(api: str, body: Mapping[str, Any]) -> list[Any]:
     return [piece.value for piece in _FORMATS[api](body) if piece.kind == "head"]
 
 
+def thread_of(api: str, body: Mapping[str, Any]) -> int:
+    """Hash of what tells one conversation from others of its program: the first message that is no system prompt."""
+    turns = body.get("input") if api == "openai_responses" else body.get("messages")
+    if isinstance(turns, list):
+        heads = ("system", "developer")
+        turns = next((turn for turn in turns if not (isinstance(turn, Mapping) and turn.get("role") in heads)), None)
+    return int(xxhash.xxh3_64_intdigest(_bytes(_as_blocks(turns) if isinstance(turns, Mapping) else turns)))
+
+
 def _chain(pieces: list[_Piece], partition: str, model: str, marked: bool) -> Outline:
     found: list[Boundary] = []
     head, chars = None, 0

@@ -566,7 +566,8 @@ async def test_a_prefix_that_comes_back_is_marked_and_read(
     where = HOSTS[host](up)
     if kind.endswith("router"):
         router = exact_cache.wrap(routed(where), provider=host)
-        call, arguments = (router.acompletion if kind == "arouter" else router.completion), {"model": "group-0"}
+        call = router.acompletion if kind == "arouter" else router.completion
+        arguments: dict[str, Any] = {"model": "group-0"}
     else:
         call, arguments = exact_cache.wrap(getattr(litellm, kind), provider=host), where
     if stream:
