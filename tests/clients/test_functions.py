@@ -10,6 +10,7 @@ import pytest
 
 import semcache
 from semcache import ConfigurationError, Policy, SemanticCache, last_outcome
+from semcache.stores import MemoryStore
 
 
 @pytest.fixture
@@ -268,14 +269,20 @@ def test_bypass_and_refresh(cache):
     assert ask("hi") == "answer 3 to hi"
 
 
-def test_ttl_ends_an_answer(cache):
-    up = Upstream()
-    ask = cache.wrap(up.ask)
-    with cache.options(ttl=0.05):
-        ask("hi")
-    assert ask("hi") == "answer 1 to hi"
-    time.sleep(0.06)
-    assert ask("hi") == "answer 2 to hi"
+def test_ttl_ends_an_answer():
+    up, now = Upstream(), [1_800_000_000.0]
+
+    def clock():
+        return now[0]
+
+    with SemanticCache(store=MemoryStore(clock=clock), policy=Policy(semantic=False), clock=clock) as cache:
+        ask = cache.wrap(up.ask)
+        with cache.options(ttl=60.0):
+            ask("hi")
+        now[0] += 59.0
+        assert ask("hi") == "answer 1 to hi"
+        now[0] += 2.0
+        assert ask("hi") == "answer 2 to hi"
 
 
 def test_invalidate_by_tag_id_namespace_scope(cache):
@@ -405,16 +412,18 @@ async def test_fifty_tasks_on_a_new_key_make_one_call(cache):
 
 
 async def test_a_cancelled_leader_does_not_cancel_its_followers(cache):
-    calls = []
+    calls, asked, never = [], asyncio.Event(), asyncio.Event()
 
     async def ask(prompt):
         calls.append(1)
-        await asyncio.sleep(0.1)
+        asked.set()
+        if len(calls) == 1:
+            await never.wait()
         return len(calls)
 
     wrapped = cache.wrap(ask)
     leader = asyncio.create_task(wrapped("hi"))
-    await asyncio.sleep(0.02)
+    await asked.wait()
     followers = [asyncio.create_task(wrapped("hi")) for _ in range(10)]
     await asyncio.sleep(0.02)
     leader.cancel()

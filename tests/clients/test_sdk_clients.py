@@ -405,9 +405,9 @@ async def test_an_abandoned_stream_is_not_stored(sdk: Sdk, how: str, up: Upstrea
 @EACH
 async def test_a_timeout_is_the_sdks_own_and_frees_the_key(sdk: Sdk, up: Upstream, exact_cache: SemanticCache) -> None:
     client = exact_cache.wrap(sdk.client(up))
-    up.script([Fault(stall_s=1.0)])
+    up.script([Fault(stall_s=20.0)])
     with pytest.raises(sdk.module.APITimeoutError):
-        await sdk.ask(client.with_options(timeout=0.2))
+        await sdk.ask(client.with_options(timeout=0.5))
     assert await sdk.ask(client)
 
 

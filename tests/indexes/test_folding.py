@@ -134,7 +134,8 @@ def test_a_failed_fold_is_logged_and_tried_again_later(
         ladder.settle()
         ladder.add(np.arange(100, 199), vectors[100:199], np.zeros(99, np.int64))
         ladder.settle()
-    assert len(caplog.records) == 1  # one more row must not mean one more try
+    told = [record for record in caplog.records if record.name == "semcache_indexes"]
+    assert len(told) == 1  # one more row must not mean one more try
     assert ladder.search(vectors[150], partition=0, k=1)[0].id == 150
     ladder.add([199], vectors[199:200], [0])
     ladder.settle()

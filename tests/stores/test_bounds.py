@@ -158,10 +158,10 @@ def test_expired_cards_are_swept_out_of_redis(server: RedisServer, monkeypatch: 
     monkeypatch.setattr("semcache.stores.redis._SWEEP_EVERY", 1)
     store = RedisStore(server.url, budget_s=5, prefix="sweep")
     for i in range(10):
-        store.put(make_entry(str(i), ttl=0.3))
+        store.put(make_entry(str(i), ttl=2.0))
     follower = Follower(store).follow()
     assert len(follower.vectors) == 10
-    time.sleep(0.35)
+    time.sleep(2.05)
     late = make_entry("late")
     store.put(late)
     assert store.stats().entries == 1
