@@ -27,8 +27,8 @@ from semcache.testing.store_contract import (
 )
 from semcache.types import Entry, Event
 
-PATIENCE_S = 5.0
-BUDGET_S = 0.25
+PATIENCE_S = 20.0
+BUDGET_S = 1.0
 
 
 def numbered_entry(number: int) -> Entry:
