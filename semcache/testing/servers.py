@@ -174,7 +174,7 @@ class RedisClusterServers:
     """
 
     def __init__(self, name: str | None = None) -> None:
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "30000")
         self.nodes = [RedisServer(name, options=options) for _ in range(3)]
 
     def client(self) -> redis.RedisCluster:

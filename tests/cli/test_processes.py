@@ -39,7 +39,7 @@ def test_help_imports_no_command_and_nothing_heavy() -> None:
         f"assert not {HEAVY!r} & sys.modules.keys(), sys.modules.keys()\n"
         "assert not [name for name in sys.modules if name.startswith('semcache.cli.')]\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert "Commands:" in done.stdout
 
 
@@ -71,14 +71,14 @@ def test_a_reader_that_goes_away_causes_no_traceback(tmp_path: Path) -> None:
     process.stdout.close()
     said = process.stderr.read()
     process.stderr.close()
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=300) == 1
     assert said == ""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_in_the_middle_ends_without_a_traceback(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
-    log.write_text("".join(json.dumps({"text": f"What is question number {n} about?"}) + "\n" for n in range(100_000)))
+    log.write_text("".join(json.dumps({"text": f"What is question number {n} about?"}) + "\n" for n in range(10_000)))
     store = tmp_path / "replay.db"
     process = subprocess.Popen(
         [*COMMAND, "replay", str(log), "--store", f"sqlite://{store}"],
@@ -89,13 +89,13 @@ def test_ctrl_c_in_the_middle_ends_without_a_traceback(tmp_path: Path) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not store.exists():
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGINT)
-        out, said = process.communicate(timeout=60)
+        out, said = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 1

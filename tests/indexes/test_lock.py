@@ -94,7 +94,7 @@ for held, wanted, queue in (
     with lock.writing:
         print("free")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.split("\n")[:-1] == ["interrupted 0", "free"] * 3, done.stderr
 
 

@@ -170,7 +170,7 @@ def test_books_of_several_processes_add_up(lasting_url: str) -> None:
     store: Store = open_store(lasting_url)
     here = str(Path(__file__).parent)
     children = [subprocess.Popen([sys.executable, "-c", CHILD, lasting_url, str(seed), here]) for seed in range(3)]
-    assert [child.wait(timeout=60) for child in children] == [0, 0, 0]
+    assert [child.wait(timeout=300) for child in children] == [0, 0, 0]
     alone = Ledger(MemoryStore())
     for seed in range(3):
         for outcome in random_traffic(seed, 300):

@@ -209,7 +209,7 @@ with SemanticCache(sys.argv[1], policy=Policy(semantic=False), budgets=Budget(1)
     request = Request("test", {}, "Is it up?", model="gpt-6-sol")
     cache.engine.run(request, lambda: Reply(1, b"{}", Usage(300_000, 0)))
 """
-    subprocess.run([sys.executable, "-c", code, lasting_url], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, lasting_url], check=True, timeout=300)
     with SemanticCache(lasting_url, policy=Policy(semantic=False), budgets=Budget("1.2")) as cache:
         assert cache.stats().budgets[0].spent_usd_micro == 1_200_000
         with pytest.raises(BudgetExceeded):
@@ -308,7 +308,7 @@ assert os.waitstatus_to_exitcode(status) == 0, status
 assert standing(store)[0].spent_usd_micro == 11, standing(store)
 """
     url = f"sqlite:///{tmp_path}/s.db?budget_s=5"
-    subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, url], check=True, timeout=60)
+    subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, url], check=True, timeout=300)
 
 
 # Through the cache ----------------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ with SemanticCache.open({lasting_url!r}, policy=Policy(threshold={threshold!r}))
 """
     environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
     run = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=300
     )
     assert run.stdout.strip() == "semantic"
 
