@@ -7,6 +7,7 @@ import base64
 import gzip
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -408,6 +409,11 @@ async def test_tasks_with_one_question_make_one_call(sdk: Sdk, up: Upstream, exa
     assert up.calls() == 1
 
 
+def wait_for_a_call(up: Upstream) -> None:
+    while not up.calls():
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("sdk", [sdk for sdk in SDKS if sdk.is_async], ids=lambda sdk: sdk.name)
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_cancelled_call_leaves_its_followers_to_go_on(
@@ -416,8 +422,7 @@ async def test_a_cancelled_call_leaves_its_followers_to_go_on(
     client = exact_cache.wrap(sdk.client(up))
     up.script([Fault(delay_s=20.0)])  # of a whole answer, or of each piece
     leader = asyncio.create_task((sdk.tell if stream else sdk.ask)(client))
-    while not await asyncio.to_thread(up.calls):
-        await asyncio.sleep(0.01)
+    await asyncio.to_thread(wait_for_a_call, up)
     follower = asyncio.create_task(sdk.ask(client))
     await asyncio.sleep(0.1)
     leader.cancel()
