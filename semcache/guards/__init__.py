@@ -13,9 +13,11 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from semcache.guards.base import Guard
-from semcache.guards.checks import CODE, LANGUAGE, NUMBERS, PERSON, POLARITY, QUESTION, SHAPE, TENSE
+from semcache.guards.checks import CODE, LANGUAGE, NUMBERS, QUESTION, SHAPE, TENSE
 from semcache.guards.names import NAMES
 from semcache.guards.order import ORDER
+from semcache.guards.person import PERSON
+from semcache.guards.polarity import POLARITY
 from semcache.guards.surplus import SURPLUS
 from semcache.guards.text import fold, read
 from semcache.guards.wording import WORDING

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from semcache.guards.base import Guard, differ
-from semcache.guards.lexicon import Pole, english, language_words
+from semcache.guards.lexicon import english, language_words
 from semcache.guards.quantities import Quantity
 from semcache.guards.text import Text
 
@@ -65,65 +65,6 @@ def _unmatched(ours: tuple[Quantity, ...], theirs: tuple[Quantity, ...]) -> list
     return missing
 
 
-# Polarity: negation, and words at opposite ends.
-
-
-class _Stand(NamedTuple):
-    negations: int
-    poles: dict[int, frozenset[int]]
-    stems: frozenset[str]
-    denied: dict[str, str]  # stem without its negative prefix -> the word
-
-
-_PREFIXES: Final = ("un", "dis", "non", "in", "im", "ir", "il", "mis", "de")
-
-
-def _read_stand(text: Text) -> _Stand:
-    lexicon = english()
-    sides: dict[int, set[int]] = {}
-    for found in text.poles:
-        for pole in found.value:
-            sides.setdefault(pole.line, set()).add(pole.side)
-    stems = frozenset(token.stem for token in text.tokens if token.kind == "word")
-    denied = {
-        word.stem[len(prefix) :]: word.fold
-        for word in text.words
-        if word.stem.startswith(_PREFIXES)
-        for prefix in _PREFIXES
-        if word.stem.startswith(prefix) and len(word.stem) - len(prefix) >= 4
-    }
-    for word in text.words:
-        if word.fold.endswith("less") and len(word.fold) > 7:
-            denied[word.fold[:-4]] = word.fold
-    # "Whether or not" and "is it open or not" deny nothing.
-    negations = sum(
-        text.folds[found.start - 1 : found.start] != ("or",) for found in lexicon.negators.find(text.folds, text.stems)
-    )
-    return _Stand(negations, {line: frozenset(side) for line, side in sides.items()}, stems, denied)
-
-
-def _compare_stands(query: _Stand, cached: _Stand) -> str:
-    flips = _flips(query, cached)
-    if (query.negations - cached.negations) % 2:
-        # "Not open" is "closed": one flip and one negation cancel out.
-        return "" if len(flips) == 1 else f"negations: {query.negations} / {cached.negations}"
-    return ", ".join(flips)
-
-
-def _flips(query: _Stand, cached: _Stand) -> list[str]:
-    names = english().pole_names
-    flips = []
-    for line in query.poles.keys() & cached.poles.keys():
-        ours, theirs = query.poles[line], cached.poles[line]
-        if not ours & theirs:
-            flips.append(f"{names[Pole(line, min(ours))]} / {names[Pole(line, min(theirs))]}")
-    for mine, other in ((query, cached), (cached, query)):
-        flips += [
-            f"{word} / {rest}" for rest, word in mine.denied.items() if rest in other.stems and rest not in mine.stems
-        ]
-    return sorted(flips)
-
-
 # Question: who, when and how many want different answers.
 
 # Kinds that one answer may serve, and "how", "may" and "must" questions that are often put as statements.
@@ -157,82 +98,79 @@ def _compare_asks(query: frozenset[str], cached: frozenset[str]) -> str:
 
 # Shape: the form in which the answer is wanted.
 
+_UNLED: Final = frozenset({"length", "manner"})
+"""Kinds that tell the form wherever they stand."""
+_NOUNS: Final = frozenset({"format", "genre"})
+"""Kinds that may be what a text is about: "from a list", "in a list"."""
 
-def _read_shape(text: Text) -> frozenset[str]:
+
+class _Shape(NamedTuple):
+    wanted: frozenset[tuple[str, str]]  # kind and form
+    text: Text
+
+
+def _read_shape(text: Text) -> _Shape:
     wanted = set()
     leads, skips = english().grammar["shape_lead"], english().grammar["shape_skip"]
     for found in english().shapes.find(text.folds, text.folds):
         before = found.start - 1
         while before >= 0 and text.folds[before] in skips:
             before -= 1
-        led = before >= 0 and text.folds[before] in leads
-        if led or found.value[0] in ("length", "manner"):
-            wanted.add(" ".join(text.stems[found.start : found.end]))
-    return frozenset(wanted)
+        kind, _, meaning = found.value[0].partition(" ")
+        if meaning:
+            wanted.add((kind, meaning))
+        elif kind in _UNLED or (before >= 0 and text.folds[before] in leads):
+            wanted.add((kind, " ".join(text.stems[found.start : found.end])))
+    return _Shape(frozenset(wanted), text)
 
 
-def _compare_shapes(query: frozenset[str], cached: frozenset[str]) -> str:
-    return "" if query == cached else differ(sorted(query - cached), sorted(cached - query))
+def _compare_shapes(query: _Shape, cached: _Shape) -> str:
+    if query.wanted == cached.wanted:
+        return ""
+    missing, extra = _demanded(query, cached), _demanded(cached, query)
+    return differ(missing, extra) if missing or extra else ""
 
 
-# Person: whose it is.
-
-_OWNERS: Final = {
-    "my": "1", "our": "1", "your": "2", "his": "he", "her": "she", "their": "they", "its": "it",
-}  # fmt: skip
-
-
-class _Persons(NamedTuple):
-    owners: dict[str, str]  # stem of what is owned -> person
-    only: str  # "1" or "2" if the text has only that person
-    turns: str  # both persons in the order in which they change, "12" or "21" if each comes once
-    generic: bool  # "how do you" and "you have to" are said of anybody
-    gender: str  # "he" or "she" if the text speaks of that one only
-
-
-def _read_persons(text: Text) -> _Persons:
-    owners = {text.stems[at + 1]: _OWNERS[fold] for at, fold in enumerate(text.folds[:-1]) if fold in _OWNERS}
-    speakers, listeners = english().grammar["speaker"], english().grammar["listener"]
-    turns = "".join(
-        "1" if token.fold in speakers else "2"
-        for token in text.tokens
-        if token.fold in listeners or (token.fold in speakers and token.raw != "US")
+def _demanded(ours: _Shape, theirs: _Shape) -> list[str]:
+    """The forms that a text wants alone. "Give me a recipe for bread" wants no more than "recipe for bread"."""
+    return sorted(
+        form
+        for kind, form in ours.wanted - theirs.wanted
+        if theirs.wanted or kind not in _NOUNS or form not in theirs.text.stems
     )
-    only = turns[:1] if len(set(turns)) == 1 else ""
-    generic = any(ask.kind in ("how to", "must") for ask in text.asks) or "you have to" in " ".join(text.folds)
-    gender = {kind for kind in ("he", "she") if not text.present.isdisjoint(english().grammar[kind])}
-    return _Persons(owners, only, turns, generic, gender.pop() if len(gender) == 1 else "")
 
 
-def _compare_persons(query: _Persons, cached: _Persons) -> str:
-    for thing in query.owners.keys() & cached.owners.keys():
-        if query.owners[thing] != cached.owners[thing]:
-            return f"whose {thing}: person {query.owners[thing]} / {cached.owners[thing]}"
-    if {query.only, cached.only} == {"1", "2"} and not (query.generic or cached.generic):
-        return f"person {query.only} / {cached.only}"
-    if {query.turns, cached.turns} == {"12", "21"}:
-        return "who does it to whom"
-    return differ([query.gender], [cached.gender]) if {query.gender, cached.gender} == {"he", "she"} else ""
+# Tense: who won is known, who will win is not; and whether it hurts, or when the exam is, depends on when one asks.
 
 
-# Tense: who won is known, who will win is not.
+class _Tense(NamedTuple):
+    time: str  # "past" or "future", if the text has words of only that one
+    verb: str  # the same of the first verb where the answer turns on it, "present" among them
 
 
-def _read_tense(text: Text) -> str:
+def _read_tense(text: Text) -> _Tense:
     grammar = english().grammar
     future, past = (not text.present.isdisjoint(grammar[tense]) for tense in ("future", "past"))
-    return "" if future == past else "future" if future else "past"
+    time = "" if future == past else "future" if future else "past"
+    ask = text.asks[0] if text.asks else None
+    verb = ""
+    if ask is not None and ask.kind == "yes-no":
+        verb = text.folds[ask.start]
+    elif ask is not None and ask.kind in ("when", "time", "date") and text.folds[ask.end : ask.end + 1] != ("did",):
+        verb = text.folds[ask.end] if ask.end < len(text.folds) else ""
+    tenses = (tense for tense in ("past", "present") if verb in grammar[tense])
+    return _Tense(time, next(tenses, ""))
 
 
-def _compare_tenses(query: str, cached: str) -> str:
-    return differ([query], [cached]) if query and cached and query != cached else ""
+def _compare_tenses(query: _Tense, cached: _Tense) -> str:
+    if query.time and cached.time and query.time != cached.time:
+        return differ([query.time], [cached.time])
+    return differ([query.verb], [cached.verb]) if {query.verb, cached.verb} == {"past", "present"} else ""
 
 
 LANGUAGE: Final = Guard("language", _read_language, _compare_languages, None)
 CODE: Final = Guard("code", lambda text: text.blocks, _compare_blocks, None)
 NUMBERS: Final = Guard("numbers", lambda text: text.quantities, _compare_quantities)
-POLARITY: Final = Guard("polarity", _read_stand, _compare_stands)
 QUESTION: Final = Guard("question", _read_asks, _compare_asks)
 SHAPE: Final = Guard("shape", _read_shape, _compare_shapes)
-PERSON: Final = Guard("person", _read_persons, _compare_persons)
 TENSE: Final = Guard("tense", _read_tense, _compare_tenses)

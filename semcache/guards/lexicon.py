@@ -6,11 +6,12 @@ irregular form (``used``, ``left``) is found only as written, since its stem wou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from importlib.resources import files
+from itertools import chain
 from typing import Generic, NamedTuple, TypeVar
 
 V = TypeVar("V")
@@ -109,11 +110,16 @@ class Lexicon:
     asked: Mapping[str, frozenset[str]]
     shapes: Phrases[str]
     units: Mapping[str, Unit]
+    bounds: Mapping[str, Mapping[tuple[str, ...], str]]  # place ("before", "after") -> words -> side
     cardinals: Mapping[str, int]
     ordinals: Mapping[str, int]
+    decades: Mapping[str, int]
     romans: Mapping[str, int]
     grammar: Mapping[str, frozenset[str]]
     verbs: frozenset[str]
+    telling: frozenset[str]
+    mutual: frozenset[str]
+    phrasal: frozenset[tuple[str, str]]
     months: Mapping[str, int]
     known: frozenset[str]
 
@@ -214,6 +220,14 @@ def time_words() -> Phrases[str]:
     return _labels("time_bound.txt")
 
 
+def _phrasal(entries: Iterable[str], particles: Container[str]) -> Iterator[tuple[str, str]]:
+    """The entries of a verb and a particle, the verb as its stem."""
+    for entry in entries:
+        verb, _, particle = entry.partition(" ")
+        if particle in particles:
+            yield stem(verb), particle
+
+
 @lru_cache(maxsize=1)
 def english() -> Lexicon:
     """The English lists. Takes about 10 ms once."""
@@ -225,6 +239,8 @@ def english() -> Lexicon:
         for label, names in _labelled("en/units.txt")
         for name in names
     }
+    # Names of one unit are synonyms ("dollars", "USD"). Those of two words are left to the reader of quantities.
+    named = [[name for name in names if " " not in name] for _, names in _labelled("en/units.txt")]
     function = frozenset(_list("en/function_words.txt"))
     light = _list("en/light.txt")
     weak = _list("en/weak.txt")
@@ -236,6 +252,10 @@ def english() -> Lexicon:
         for side, entries in enumerate(line)
         for entry in entries
     ]
+    bounds: dict[str, dict[tuple[str, ...], str]] = {"before": {}, "after": {}}
+    for label, entries in _labelled("en/bounds.txt"):
+        side, place = label.split()
+        bounds[place].update((tuple(entry.split()), side) for entry in entries)
     grammar = {kind: frozenset(words) for kind, words in _labelled("en/grammar.txt")}
     month_line = next(line for line in opposites if line[0][0] == "january")
     known = {word for line in synonyms for entry in line for word in entry.split()}
@@ -246,24 +266,34 @@ def english() -> Lexicon:
         light=frozenset(stem(word) for word in light if " " not in word),
         weak=frozenset(" ".join(map(stem, words.split())) for words in weak),
         fillers=_phrases(((entry, True) for entry in fillers), exact=True),
-        concepts=_phrases((entry, n) for n, line in enumerate(synonyms) for entry in line),
+        concepts=_phrases((entry, n) for n, line in enumerate((*synonyms, *named)) for entry in line),
         poles=_phrases(iter(poles)),
         pole_names={pole: entry for entry, pole in reversed(poles)},
-        negators=_phrases((entry, True) for entry in _list("en/negators.txt")),
+        negators=_phrases(
+            chain(
+                ((entry, True) for entry in _list("en/negators.txt")),
+                ((" ".join(words), False) for words in bounds["before"]),  # "no more than" denies nothing
+            )
+        ),
         asks=_labels("en/asks.txt"),
         asked={kind: frozenset(map(stem, nouns)) for kind, nouns in _labelled("en/asked.txt")},
         shapes=_labels("en/shapes.txt"),
         units=units,
+        bounds=bounds,
         cardinals={word: int(label) for label, words in numbers if label.isdigit() for word in words},
         ordinals={
             word: int(label[:-2])
             for label, words in numbers
-            if label[0].isdigit() and not label.isdigit()
+            if label.endswith(("st", "nd", "rd", "th"))
             for word in words
         },
+        decades={word: int(label[:-1]) for label, words in numbers if label.endswith("0s") for word in words},
         romans={word: int(label[6:]) for label, words in numbers if label.startswith("roman") for word in words},
         grammar=grammar,
         verbs=frozenset(map(stem, grammar["verb"])),
+        mutual=frozenset(map(stem, grammar["mutual"])),
+        telling=frozenset(map(stem, _list("en/telling.txt"))),
+        phrasal=frozenset(_phrasal((*chain(*synonyms), *(entry for entry, _ in poles)), grammar["particle"])),
         months={name: n + 1 for n, pole in enumerate(month_line) for name in pole},
         known=frozenset(stem(word) for word in known) | known,
     )

@@ -9,13 +9,18 @@ from semcache.guards.lexicon import Pole, english
 from semcache.guards.text import Text
 
 _ASKED: Final = frozenset({"who", "whom", "what", "which"})
+_AGENT: Final = {"includ": "in", "contain": "in"}
+"""What stands before the agent of a passive, where it is not "by": "included in the price"."""
 
 
 class _Parts(NamedTuple):
     source: frozenset[str]
     target: frozenset[str]
+    origin: tuple[int, frozenset[str]]  # how often "from" is said, and what stands behind it
+    goal: tuple[int, frozenset[str]]  # the same of "to"
     around: dict[str, tuple[frozenset[str], frozenset[str]]]  # pivot -> what stands before it, and after
     alone: dict[str, tuple[str, frozenset[str]]]  # verb of which one side is asked for -> which side is told, and what
+    joined: dict[frozenset[str], str]  # two neighbours -> "and" or "or"
     poles: dict[int, tuple[int, ...]]  # line of opposites -> poles in order
     written: dict[str, str]  # stem -> word, in order
 
@@ -24,11 +29,30 @@ class _Parts(NamedTuple):
 
 
 def _read(text: Text) -> _Parts:
-    grammar, verbs = english().grammar, english().verbs
-    contrast, from_words, to_words, between = (grammar[kind] for kind in ("contrast", "source", "target", "between"))
     content = {word.at for word in text.words}
-    source: set[str] = set()
-    target: set[str] = set()
+    content.update(at for at, token in enumerate(text.tokens) if token.kind == "code" and at not in text.counted)
+    around, alone = _sides(text, content)
+    origin, goal = (_behind(text, content, english().grammar[kind]) for kind in ("source", "target"))
+    source = origin[1] if origin[0] else _behind(text, content, english().grammar["target"], -1)[1]
+    written = dict(zip(text.stems, text.folds, strict=True))
+    joined, poles = _joined(text, content), _first_sides(text)
+    return _Parts(source, goal[1], origin, goal, around, alone, joined, poles, written)
+
+
+def _behind(text: Text, content: set[int], words: frozenset[str], step: int = 1) -> tuple[int, frozenset[str]]:
+    """How often any of these words occurs, and the content words after it; before it for a step of -1."""
+    if text.present.isdisjoint(words):
+        return 0, frozenset()
+    places = [at for at, fold in enumerate(text.folds) if fold in words]
+    return len(places), frozenset().union(*(_phrase(text, content, at + step, step) for at in places))
+
+
+def _sides(
+    text: Text, content: set[int]
+) -> tuple[dict[str, tuple[frozenset[str], frozenset[str]]], dict[str, tuple[str, frozenset[str]]]]:
+    """``around`` and ``alone`` of the parts."""
+    grammar, verbs = english().grammar, english().verbs
+    contrast, from_words, between = (grammar[kind] for kind in ("contrast", "source", "between"))
     around: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
     alone: dict[str, tuple[str, frozenset[str]]] = {}
     asks = not text.present.isdisjoint(_ASKED)
@@ -36,29 +60,27 @@ def _read(text: Text) -> _Parts:
         if word in contrast:
             before = frozenset(other.stem for other in text.words if other.at < at)
             around[word] = (before, frozenset(other.stem for other in text.words if other.at > at))
-        elif word in from_words:
-            after = _phrase(text, content, at + 1, 1)
-            source |= after
-            around[word] = (_phrase(text, content, at - 1, -1), after)
-        elif word in to_words:
-            target |= _phrase(text, content, at + 1, 1)
-            if from_words.isdisjoint(text.folds):
-                source |= _phrase(text, content, at - 1, -1)
-        elif word in between or stem in verbs:
+        elif word in from_words or word in between or stem in verbs:
             before, after = _phrase(text, content, at - 1, -1), _phrase(text, content, at + 1, 1)
-            passive = stem in verbs and text.folds[at + 1 : at + 2] == ("by",)
+            if word == "with" and not before.isdisjoint(english().mutual):
+                continue  # who plays with me, I play with
+            passive = stem in verbs and text.folds[at + 1 : at + 2] == (_AGENT.get(stem, "by"),)
             around[stem] = (after, before) if passive else (before, after)
             if asks and stem in verbs and bool(before) != bool(after) and (before or passive or _direct(text, at)):
                 agent, patient = around[stem]
                 alone[stem] = ("by", agent) if agent else ("of", patient)
-    return _Parts(
-        frozenset(source),
-        frozenset(target),
-        around,
-        alone,
-        _first_sides(text),
-        dict(zip(text.stems, text.folds, strict=True)),
-    )
+    return around, alone
+
+
+def _joined(text: Text, content: set[int]) -> dict[frozenset[str], str]:
+    """Neighbours that "and" or "or" joins."""
+    joined: dict[frozenset[str], str] = {}
+    for at, fold in enumerate(text.folds):
+        if fold in ("and", "or"):
+            before, after = _phrase(text, content, at - 1, -1), _phrase(text, content, at + 1, 1)
+            if before and after:
+                joined[before | after] = fold
+    return joined
 
 
 def _direct(text: Text, verb: int) -> bool:
@@ -100,6 +122,12 @@ def _phrase(text: Text, content: set[int], at: int, step: int) -> frozenset[str]
 def _compare(query: _Parts, cached: _Parts) -> str:
     if _swapped((query.source, query.target), (cached.source, cached.target)):
         return f"from {query.name(query.source)} to {query.name(query.target)} / the other way round"
+    moved = _moved(query, cached) or _moved(cached, query)
+    if moved:
+        return f"from {query.name(moved)} / to {query.name(moved)}"
+    for pair in query.joined.keys() & cached.joined.keys():
+        if query.joined[pair] != cached.joined[pair]:
+            return f"{query.name(pair)}: {query.joined[pair]} / {cached.joined[pair]}"
     for pivot in query.around.keys() & cached.around.keys():
         if _swapped(query.around[pivot], cached.around[pivot]):
             before, after = query.around[pivot]
@@ -113,6 +141,13 @@ def _compare(query: _Parts, cached: _Parts) -> str:
             first, second = (english().pole_names[Pole(line, side)] for side in query.poles[line][:2])
             return f"{first} … {second} / the other way round"
     return ""
+
+
+def _moved(ours: _Parts, theirs: _Parts) -> frozenset[str]:
+    """What one text has behind a "from", and the other behind a "to" in its place."""
+    if ours.origin[0] > theirs.origin[0] and ours.goal[0] < theirs.goal[0]:
+        return (ours.origin[1] - ours.goal[1]) & (theirs.goal[1] - theirs.origin[1])
+    return frozenset()
 
 
 def _swapped(a: tuple[frozenset[str], frozenset[str]], b: tuple[frozenset[str], frozenset[str]]) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from semcache.guards.lexicon import stem
 
 if TYPE_CHECKING:
-    from semcache.guards.lexicon import Lexicon
+    from semcache.guards.lexicon import Lexicon, Unit
 
 _MULTIPLIERS: Final = {
     "k": 1000,
@@ -21,45 +21,60 @@ _MULTIPLIERS: Final = {
     "billion": 10**9,
     "thousand": 1000,
 }
+_HALF: Final = Fraction(1, 2)
 _ORDINAL_TAILS: Final = frozenset({"st", "nd", "rd", "th"})
 _CURRENCY: Final = frozenset({"$", "£", "€", "¥", "₹", "usd", "eur", "gbp", "jpy", "inr"})
 _ARTICLES: Final = frozenset({"a", "an"})
 _ISO_DATE: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)")
 _SLASH_DATE: Final = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})")
+_DOTTED_DATE: Final = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})")  # the day comes first wherever it is written so
+_DECADE: Final = re.compile(r"(?:19)?(\d+0)s")
 _DOTTED_TIME: Final = re.compile(r"\d{1,2}\.[0-5]\d")  # "9.30 am", as the British write it
+_HALVES: Final = {"morning": "a", "afternoon": "p", "evening": "p"}
 _NOON: Final = {"noon": 720, "midday": 720, "midnight": 0}
+
+
+_LOOSE: Final = frozenset({"", "most"})  # "in two days", "within two days"
+_ALIKE: Final = (
+    frozenset({"roman", "", "label"}),
+    frozenset({"roman", "th"}),
+    frozenset({"label", "th"}),
+    frozenset({"", "age"}),  # "at 18", "an 18-year-old"
+    frozenset({"pound", "sterling"}),  # "500 pounds" may be either
+    frozenset({"degree", "celsius"}),
+    frozenset({"degree", "fahrenheit"}),
+)
 
 
 class Quantity(NamedTuple):
     """A number in its base unit.
 
     ``unit`` is a base unit of ``units.txt``, empty for a bare number, or one of ``th`` (ordinal), ``roman``, ``day``,
-    ``month`` (of a date), ``clock`` (minutes since midnight), ``clock12`` (the same, morning or afternoon unknown).
-    ``needed`` is false for a lone "one", which may be a pronoun.
+    ``month`` (of a date), ``clock`` (minutes since midnight), ``clock12`` (the same, morning or afternoon unknown),
+    ``label`` ("chapter 3"), ``decade``.
+    ``needed`` is false for a lone "one", which may be a pronoun. ``bound`` says of what it is the bound: ``above``,
+    ``least``, ``below`` or ``most``; empty if of nothing.
     """
 
     value: Fraction
     unit: str
     needed: bool
     text: str
+    bound: str = ""
 
     def agrees(self, other: Quantity) -> bool:
+        if self.bound != other.bound and ((self.bound and other.bound) or not {self.bound, other.bound} <= _LOOSE):
+            return False
         if self.unit == other.unit:
             return self.value == other.value
         units = {self.unit, other.unit}
         if units == {"clock", "clock12"}:
             return self.value % 720 == other.value % 720
-        if "roman" in units and units & {"", "th"}:
-            return self.value == other.value
-        if units == {"", "age"}:  # "at 18", "an 18-year-old"
-            return self.value == other.value
-        if units == {"pound", "sterling"}:  # "500 pounds" may be either
-            return self.value == other.value
-        return False
+        return self.value == other.value and any(units <= alike for alike in _ALIKE)
 
 
 def read_quantities(
-    folds: Sequence[str], kinds: Sequence[str], taken: Collection[int], lexicon: Lexicon
+    folds: tuple[str, ...], kinds: Sequence[str], taken: Collection[int], lexicon: Lexicon
 ) -> tuple[tuple[Quantity, ...], frozenset[int]]:
     """The quantities of a text, and the positions of the tokens that they used up.
 
@@ -76,13 +91,14 @@ def read_quantities(
 
 
 class _Reader:
-    def __init__(self, folds: Sequence[str], kinds: Sequence[str], taken: Collection[int], lexicon: Lexicon) -> None:
+    def __init__(self, folds: tuple[str, ...], kinds: Sequence[str], taken: Collection[int], lexicon: Lexicon) -> None:
         self.folds = folds
         self.kinds = kinds
         self.taken = taken
         self.lexicon = lexicon
         self.found: list[Quantity] = []
         self.used: set[int] = set()
+        self.last: tuple[int, Unit] | None = None  # where the last measure ended, and its unit
 
     def word(self, at: int) -> str:
         """The token at a position, or an empty string outside the text."""
@@ -116,14 +132,23 @@ class _Reader:
             return self._add(at, at + 1, value, "th")
         if word in self.lexicon.romans:
             return self._add(at, at + 1, Fraction(self.lexicon.romans[word]), "roman")
+        if word in self.lexicon.decades:
+            return self._add(at, at + 1, Fraction(self.lexicon.decades[word]), "decade")
+        if word == "quarter" and self.word(at + 1) in ("past", "to"):
+            return self._half(at)
         if word == "half" and self.word(at + 1) in ("past", "a", "an", *self.lexicon.cardinals):
             return self._half(at)
         if word in _ARTICLES and self.word(at + 1) in self.lexicon.units:
-            return self._article(at)
+            ordinal = self.word(at + 1) == "second" and not self._is_unit_second(at + 1)
+            return at + 1 if ordinal else self._article(at)
         return at + 1
 
     def _is_unit_second(self, at: int) -> bool:
-        return self.word(at - 1) in ("per", "a", "each", "every")
+        """Whether this "second" is a time: "wait a second" is, "a second card" is not."""
+        if self.word(at - 1) not in ("per", "a", "each", "every"):
+            return False
+        after = self.word(at + 1)
+        return after in self.lexicon.function or not after or self.kinds[at + 1] != "word"
 
     def _words(self, at: int) -> int:
         """A number in words: "two hundred and five", "twenty-one"."""
@@ -164,23 +189,24 @@ class _Reader:
         return before in lexicon.grammar["order"] and bool(after) and self.kinds[at + 1] == "word" and not vague
 
     def _half(self, at: int) -> int:
-        """ "Half past four" and "half four" are times, "half a litre" is a half of the unit."""
+        """ "Half past four", "half four" and "quarter to four" are times, "half a litre" is a half of the unit."""
         after = self.word(at + 1)
         if after in ("a", "an"):
             unit = self.lexicon.units.get(self.word(at + 2))
             if unit is None:
                 return at + 1
             return self._add(at, at + 3, unit.factor / 2, unit.base)
-        hour_at = at + 2 if after == "past" else at + 1
+        minutes = 30 if self.word(at) == "half" else 15 if after == "past" else -15
+        hour_at = at + 2 if after in ("past", "to") else at + 1
         word = self.word(hour_at)
         hour = self.lexicon.cardinals.get(word, int(word) if word.isdigit() else 0)
         if not 1 <= hour <= 12:
             return at + 1
-        return self._time_of_day(at, hour_at + 1, hour * 60 + 30)
+        return self._time_of_day(at, hour_at + 1, hour * 60 + minutes)
 
     def _article(self, at: int) -> int:
         unit = self.lexicon.units[self.word(at + 1)]
-        return self._add(at, at + 2, unit.factor, unit.base)
+        return self._measured(at, at + 2, Fraction(1), unit)
 
     def _clock(self, at: int, word: str) -> int:
         hours, _, minutes = word.partition(":")
@@ -203,10 +229,14 @@ class _Reader:
             return word[0], at + 1
         if word in ("a", "p") and self.word(at + 1) == "m":
             return word, at + 2
+        if (word, self.word(at + 1)) == ("in", "the") and self.word(at + 2) in _HALVES:
+            return _HALVES[self.word(at + 2)], at + 3
         return None
 
     def _number(self, at: int, end: int, value: Fraction, *, exact: str = "", needed: bool = True) -> int:
         """A number with what stands before and after it."""
+        if (self.word(end), self.word(end + 1), self.word(end + 2)) == ("and", "a", "half"):
+            value, end = value + _HALF, end + 3
         word = self.word(end)
         if word in _ORDINAL_TAILS and exact.isdigit():
             end += 1
@@ -238,7 +268,7 @@ class _Reader:
         for name, length in ((two, 2), (self.word(end), 1)):
             unit = self.lexicon.units.get(name)
             if unit is not None:
-                return self._add(at, end + length, value * unit.factor, unit.base)
+                return self._measured(at, end + length, value, unit)
         before = self.word(at - 1)
         if before in _CURRENCY:
             unit = self.lexicon.units[before]
@@ -249,7 +279,29 @@ class _Reader:
         # Without a unit "3.10" may be a version, which is not "3.1"; "3.0" is 3, and "1,234.50" is an amount.
         places = exact.partition(".")[2] if "," not in exact else ""
         unit_name = f"version{len(places)}" if places.endswith("0") and places.strip("0") else ""
+        if not unit_name and stem(before) in self.lexicon.grammar["numbered"]:
+            return self._add(at, end, value, "label")
         return self._add(at, end, value, unit_name, needed=needed)
+
+    def _measured(self, at: int, end: int, value: Fraction, unit: Unit) -> int:
+        """A quantity with a unit; "an hour and a half", and what goes on in a smaller unit ("1 hour 30 minutes")."""
+        if (self.word(end), self.word(end + 1), self.word(end + 2)) == ("and", "a", "half"):
+            value, end = value + _HALF, end + 3
+        last, self.last = self.last, (end, unit)
+        gap = self.word(at - 1) == "and"
+        if (
+            last is not None
+            and last[0] == at - gap
+            and last[1].base == unit.base
+            and value * unit.factor < last[1].factor
+        ):
+            whole = self.found.pop()
+            self.used.update(range(at, end))
+            self.found.append(
+                whole._replace(value=whole.value + value * unit.factor, text=f"{whole.text} {self.text(at, end)}")
+            )
+            return end
+        return self._add(at, end, value * unit.factor, unit.base)
 
     def _date(self, at: int, end: int, value: Fraction) -> int:
         """A day beside the name of a month; the month counts as a number too."""
@@ -274,6 +326,10 @@ class _Reader:
                 day, month = month, day
             elif day <= 12 and day != month:
                 return at + 1
+        elif match := _DOTTED_DATE.fullmatch(word):
+            day, month, year = (int(part) for part in match.groups())
+        elif match := _DECADE.fullmatch(word):
+            return self._add(at, at + 1, Fraction(int(match[1])), "decade")
         else:
             return at + 1
         for value, unit in ((day, "day"), (month, "month"), (year, "")):
@@ -281,6 +337,24 @@ class _Reader:
         return at + 1
 
     def _add(self, at: int, end: int, value: Fraction, unit: str, *, needed: bool = True) -> int:
-        self.found.append(Quantity(value, unit, needed, " ".join(self.folds[at:end])))
+        bound, first, last = self._bound(at, end)
+        self.found.append(Quantity(value, unit, needed or bool(bound), self.text(first, last), bound))
         self.used.update(range(at, end))
         return end
+
+    def text(self, at: int, end: int) -> str:
+        return " ".join(self.folds[at:end])
+
+    def _bound(self, at: int, end: int) -> tuple[str, int, int]:
+        """Of what a quantity is the bound, by the longest words around it that say so, and where it ends with these."""
+        bounds = self.lexicon.bounds
+        start = at - 1 if at and self.folds[at - 1] in _CURRENCY else at
+        for length in (3, 2, 1):
+            side = bounds["before"].get(self.folds[max(start - length, 0) : start])
+            if side:
+                return side, start - length, end
+            for behind in (end, end + 1):  # "50 users or more"
+                side = bounds["after"].get(self.folds[behind : behind + length])
+                if side:
+                    return side, at, behind + length
+        return "", at, end

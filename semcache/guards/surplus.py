@@ -37,6 +37,11 @@ def _compare(query: _Said, cached: _Said) -> str:
 
 def _surplus(ours: _Said, theirs: _Said) -> list[str]:
     """What a text says beyond the other, as words."""
+    if not ours.text.word_stems.isdisjoint(english().telling):
+        words = without_counterpart(ours.text, theirs.text)
+        telling = [word.fold for word in words if word.stem in english().telling]
+        if telling:
+            return telling
     longer = len(ours.sentences) > len(theirs.sentences)
     if not longer and len(_tail(ours, theirs.forms)) < _TAIL:
         return []

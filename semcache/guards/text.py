@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from semcache.guards.asks import Ask, read_asks
 from semcache.guards.lexicon import Found, Lexicon, Pole, english, foreign_words, language_words, stem
+from semcache.guards.particles import closed_up
 from semcache.guards.quantities import Quantity, read_quantities
 
 Kind = Literal["word", "number", "code", "symbol"]
@@ -47,22 +48,29 @@ _TOKEN: Final = re.compile(
 )
 _LETTER_DASH_DIGIT: Final = re.compile(r"([^\W\d_])-(\d)")
 _ALIKE: Final = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": " ", "‑": "-"})
+_VERSION: Final = re.compile(r"v(\d+(?:\.\d+)*)")
 _GLUED: Final = re.compile(r"(\d+(?:\.\d+)?)([^\W\d_]+)")
 _SUFFIXES: Final = frozenset({"am", "pm", "st", "nd", "rd", "th", "k", "m", "mn", "bn"})
 _END: Final = frozenset(".!?;:\n")
 _ACRONYMS: Final = frozenset({"us", "it", "who", "id"})  # in capitals these are no pronouns
+_CITED: Final = re.compile(r'"[^"\n]+"|:\s*[^\W\d_]+(?:\s[^\W\d_]+){0,3}[.!?\s]*$')
 _EDGE: Final = " \t\r\n.,;:!?…。？！、،؟"
 _TAILS: Final = {"re": "are", "ve": "have", "ll": "will", "d": "would", "m": "am"}
 
 
 class Token(NamedTuple):
-    """A word, number, code or symbol. ``starts`` tells that it opens a sentence, so that a capital means nothing."""
+    """A word, number, code or symbol.
+
+    ``starts`` tells that it opens a sentence, so that a capital means nothing; ``cited`` that it stands in quotation
+    marks, or is one of the last few words after a colon, so that it is spoken of.
+    """
 
     raw: str
     fold: str
     stem: str
     kind: Kind
     starts: bool
+    cited: bool = False
 
 
 class Word(NamedTuple):
@@ -127,7 +135,7 @@ def read(text: str) -> Text:
     blocks = tuple(" ".join(block.strip("`~").split()) for block in _BLOCK.findall(text))
     prose = unicodedata.normalize("NFKC", _BLOCK.sub(" ", text) if blocks else text).translate(_ALIKE)
     lexicon = english()
-    tokens = _without_fillers(_tokens(prose), lexicon)
+    tokens = closed_up(_without_fillers(_tokens(prose), lexicon), lexicon)
     folds = tuple(token.fold for token in tokens)
     stems = tuple(token.stem for token in tokens)
     phrases = {found.start: found for found in lexicon.concepts.find(folds, stems)}
@@ -138,11 +146,13 @@ def read(text: str) -> Text:
     vague = {
         at
         for at, token in enumerate(tokens)
-        if (token.fold in lexicon.function and not _is_label(tokens, at)) or token.stem in lexicon.light
+        if (token.fold in lexicon.function and not _is_label(tokens, at))
+        or token.stem in lexicon.light
+        or (token.stem == "version" and at + 1 < len(tokens) and tokens[at + 1].kind in ("number", "code"))
     }
     return Text(
         folded=fold(text),
-        language=_language(text, folds),
+        language=_language(text, tokens),
         tokens=tuple(tokens),
         words=tuple(_content(tokens, phrases, vague | asking, counted)),
         concepts=frozenset(value for found in phrases.values() for value in found.value),
@@ -198,11 +208,15 @@ def _content(
 
 def _tokens(prose: str) -> list[Token]:
     tokens: list[Token] = []
+    cited = [match.span() for match in _CITED.finditer(prose)] if '"' in prose or ":" in prose else []
     starts = True
     for match in _TOKEN.finditer(prose):
         kind, raw = match.lastgroup, match[0]
         if kind == "plain" or kind == "word":
-            tokens += _words(raw, starts)
+            words = _words(raw, starts)
+            if cited and any(start <= match.start() < end for start, end in cited):
+                words = tuple(word._replace(cited=True) for word in words)
+            tokens += words
         elif kind == "dotted":
             tokens += _words(raw.replace(".", ""), starts)
         elif kind == "code":
@@ -233,6 +247,10 @@ def _codes(raw: str, starts: bool) -> tuple[Token, ...]:
     if glued and (glued[2] in _SUFFIXES or glued[2] in english().units):
         number, unit = glued.groups()
         return Token(number, number, number, "number", starts), Token(unit, unit, unit, "word", False)
+    if version := _VERSION.fullmatch(folded):
+        folded = version[1]
+        if folded.count(".") < 2:
+            return (Token(raw, folded, folded, "number", starts),)
     folded = _LETTER_DASH_DIGIT.sub(r"\1\2", "".join(folded.split()))
     return (Token(raw, folded, folded, "code", starts),)
 
@@ -283,10 +301,24 @@ def _without_fillers(tokens: list[Token], lexicon: Lexicon) -> list[Token]:
         # "Do you know me?" and "what do you know?" mean what they say.
         if folds[found.end - 1] not in lexicon.grammar["leads_on"]
         or (found.end < len(folds) and folds[found.end] not in people)
+        if not _is_spoken_of(tokens, found)
         for at in range(found.start, found.end)
     }
     kept = [token for at, token in enumerate(tokens) if at not in stop]
     return kept if any(token.kind != "symbol" for token in kept) else tokens
+
+
+def _is_spoken_of(tokens: Sequence[Token], filler: Found[tuple[bool, ...]]) -> bool:
+    """Whether a question is about these words ("how do you say sorry"), or asked with them ("who can you see")."""
+    asking = english().grammar["asking"]
+    for at in range(filler.start - 1, max(filler.start - 4, -1), -1):
+        if tokens[at].fold in asking and tokens[filler.end - 1].fold == "you":
+            return True
+        if tokens[at].starts:
+            break
+    if tokens[filler.start].cited or (filler.start and tokens[filler.start - 1].fold in english().grammar["cites"]):
+        return True
+    return filler.end < len(tokens) and tokens[filler.end].stem == "mean" and not tokens[filler.end].starts
 
 
 _SCRIPTS: Final = (
@@ -302,7 +334,7 @@ _SCRIPTS: Final = (
 )
 
 
-def _language(text: str, folds: tuple[str, ...]) -> str:
+def _language(text: str, tokens: Sequence[Token]) -> str:
     """By script, then by function words. Plain ASCII without any evidence of another language counts as English."""
     if not text.isascii():
         letters = sum(letter.isalpha() for letter in text) or 1
@@ -310,7 +342,8 @@ def _language(text: str, folds: tuple[str, ...]) -> str:
             if 3 * len(script.findall(text)) >= letters:
                 return code
     latin = text.isascii() or all(letter.isascii() for letter in text if letter.isalpha())
-    present = set(folds)
+    shouted = text.isupper()
+    present = {token.fold for token in tokens if shouted or len(token.raw) == 1 or not token.raw.isupper()}  # no "EU"
     # No language can have more words than all others together have, which settles it for most English texts.
     english_hits = len(present & language_words()["en"])
     if len(present & foreign_words()) <= english_hits:

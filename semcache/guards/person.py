@@ -1,0 +1,91 @@
+"""Person: whose it is, and who does it to whom."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from semcache.guards.base import Guard
+from semcache.guards.lexicon import english
+from semcache.guards.text import Text
+
+_OWNERS: Final = {
+    "my": "1", "our": "1", "your": "2", "his": "he", "her": "she", "their": "they", "its": "it",
+}  # fmt: skip
+_OF_ANYBODY: Final = frozenset({"how to", "must"})
+_OF_ANYBODY_ABLE: Final = frozenset({"where", "how many", "how much", "how long", "how often", "how old", "how far"})
+_CLASSES: Final = (("speaker", "1"), ("listener", "2"), ("he", "he"), ("she", "she"), ("they", "they"))
+
+
+class _Persons(NamedTuple):
+    owners: dict[str, str]  # stem of what is owned -> person
+    turns: tuple[str, ...]  # the persons in order
+    generic: bool  # "how do you" and "you have to" are said of anybody
+    asked: str  # what is asked of a person by "who": whether it "does" it, or "gets" it; empty if it is not asked
+
+    @property
+    def all(self) -> frozenset[str]:
+        return frozenset(self.turns)
+
+
+def _read(text: Text) -> _Persons:
+    owners = {text.stems[at + 1]: _OWNERS[fold] for at, fold in enumerate(text.folds[:-1]) if fold in _OWNERS}
+    pronouns = _pronouns()
+    said = [
+        (at, pronouns[fold]) for at, fold in enumerate(text.folds) if fold in pronouns and text.tokens[at].raw != "US"
+    ]
+    turns = [person for _, person in said]
+    if len(turns) == 2 and text.folds[said[-1][0] - 1] == "by":
+        turns.reverse()  # "was I asked by you"
+    line = " ".join(text.folds)
+    kinds = {ask.kind for ask in text.asks}
+    generic = not kinds.isdisjoint(_OF_ANYBODY) or "you have to" in line
+    generic = generic or ("can you" in line and not kinds.isdisjoint(_OF_ANYBODY_ABLE))
+    return _Persons(owners, tuple(turns), generic, _part(text, said))
+
+
+@lru_cache(maxsize=1)
+def _pronouns() -> dict[str, str]:
+    return {word: person for kind, person in _CLASSES for word in english().grammar[kind]}
+
+
+def _part(text: Text, said: list[tuple[int, str]]) -> str:
+    """Of a question of the kind "who": whether the first person in it does what is asked about, or gets it."""
+    if not said or not any(ask.kind == "who" for ask in text.asks):
+        return ""
+    at = said[0][0]
+    grammar = english().grammar
+    if text.folds[at] in grammar["subject"]:
+        return "does"
+    if text.folds[at] != "you" or not at:
+        return "gets" if text.folds[at] in grammar["object"] else ""
+    before = text.folds[at - 1]
+    if before in grammar["opener"]:
+        return "does"
+    return "gets" if before in grammar["clause"] or before not in english().function else ""
+
+
+def _compare(query: _Persons, cached: _Persons) -> str:
+    for thing in query.owners.keys() & cached.owners.keys():
+        if query.owners[thing] != cached.owners[thing]:
+            return f"whose {thing}: person {query.owners[thing]} / {cached.owners[thing]}"
+    if not query.turns or not cached.turns:
+        return ""
+    if len(query.all) == len(query.turns) == 2 and query.turns == cached.turns[::-1]:
+        return "who does it to whom"
+    if query.asked and cached.asked and query.asked != cached.asked and query.all == cached.all:
+        return f"who {query.asked} it / who {cached.asked} it"
+    return _others(query, cached)
+
+
+def _others(query: _Persons, cached: _Persons) -> str:
+    """Texts about other people. "They" may be anybody, and so may "you" where it is asked how one does something."""
+    ours, theirs = query.all - {"they"}, cached.all - {"they"}
+    third = (ours ^ theirs) & {"he", "she"}
+    if not ours or not theirs or (not third and (query.generic or cached.generic)):
+        return ""
+    disjoint = not ours & theirs
+    return f"person {' '.join(sorted(ours))} / {' '.join(sorted(theirs))}" if disjoint else ""
+
+
+PERSON: Final = Guard("person", _read, _compare)

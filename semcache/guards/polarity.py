@@ -1,0 +1,110 @@
+"""Polarity: negation, restriction ("only"), and words at opposite ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from semcache.guards.base import Guard, differ
+from semcache.guards.lexicon import Pole, english
+from semcache.guards.particles import Phrasal, other_particles, read_phrasal
+from semcache.guards.text import Text, Word
+
+_NEGATIVE: Final = ("un", "dis", "non", "in", "im", "ir", "il", "mis", "de")
+_OPPOSED: Final = (
+    ("macro", "micro"), ("hyper", "hypo"), ("inter", "intra"), ("pre", "post"), ("over", "under"), ("up", "down"),
+    ("in", "out"), ("im", "em"), ("mono", "poly"), ("super", "sub"), ("homo", "hetero"), ("endo", "exo"),
+)  # fmt: skip
+"""Prefixes that make two opposites of one word ("hypertension", "hypotension")."""
+_SIDES: Final = {prefix: (line, side) for line, pair in enumerate(_OPPOSED) for side, prefix in enumerate(pair)}
+_PREFIXES: Final = tuple(_SIDES)
+_ROOT: Final = 4
+"""So many letters a prefix or suffix must leave."""
+
+
+class _Stand(NamedTuple):
+    negations: int
+    restricts: bool
+    poles: dict[int, frozenset[int]]
+    affixes: dict[tuple[int, str], tuple[int, str]]  # line of affixes and root -> side, and the word
+    stems: frozenset[str]
+    denied: dict[str, str]  # stem without its negative prefix -> the word
+    phrasal: Mapping[str, Phrasal]
+
+
+def _read(text: Text) -> _Stand:
+    lexicon = english()
+    sides: dict[int, set[int]] = {}
+    for found in text.poles:
+        for pole in found.value:
+            sides.setdefault(pole.line, set()).add(pole.side)
+    # "Whether or not" and "is it open or not" deny nothing.
+    negations = sum(
+        found.value[0] and text.folds[found.start - 1 : found.start] != ("or",)
+        for found in lexicon.negators.find(text.folds, text.stems)
+    )
+    return _Stand(
+        negations,
+        not text.present.isdisjoint(lexicon.grammar["restrict"]),
+        {line: frozenset(side) for line, side in sides.items()},
+        dict(_affixes(text.words)),
+        frozenset(token.stem for token in text.tokens if token.kind == "word"),
+        dict(_denied(text.words)),
+        read_phrasal(text, lexicon),
+    )
+
+
+def _denied(words: Iterable[Word]) -> Iterable[tuple[str, str]]:
+    for word in words:
+        if word.stem.startswith(_NEGATIVE):
+            for prefix in _NEGATIVE:
+                if word.stem.startswith(prefix) and len(word.stem) - len(prefix) >= _ROOT:
+                    yield word.stem[len(prefix) :], word.fold
+        if word.fold.endswith("less") and len(word.fold) >= _ROOT + 4:
+            yield word.fold[:-4], word.fold
+
+
+def _affixes(words: Iterable[Word]) -> Iterable[tuple[tuple[int, str], tuple[int, str]]]:
+    for word in words:
+        if word.fold.startswith(_PREFIXES):
+            for prefix, (line, side) in _SIDES.items():
+                if word.fold.startswith(prefix) and len(word.fold) - len(prefix) >= _ROOT:
+                    yield (line, word.fold[len(prefix) :]), (side, word.fold)
+        one = word.fold.removesuffix("s")
+        if one.endswith(("er", "or", "ee")) and len(one) >= _ROOT + 2:
+            yield (-1, one[:-2]), (int(one.endswith("ee")), word.fold)
+
+
+def _compare(query: _Stand, cached: _Stand) -> str:
+    flips = _flips(query, cached)
+    if (query.negations - cached.negations) % 2:
+        # "Not open" is "closed": one flip and one negation cancel out.
+        return "" if len(flips) == 1 else f"negations: {query.negations} / {cached.negations}"
+    if flips:
+        return ", ".join(flips)
+    if query.restricts != cached.restricts:
+        return differ(*(["only"] if stand.restricts else [] for stand in (query, cached)))
+    return other_particles(query.phrasal, cached.phrasal)
+
+
+def _flips(query: _Stand, cached: _Stand) -> list[str]:
+    names = english().pole_names
+    flips = []
+    for line in query.poles.keys() & cached.poles.keys():
+        ours, theirs = query.poles[line], cached.poles[line]
+        if not ours & theirs:
+            flips.append(f"{names[Pole(line, min(ours))]} / {names[Pole(line, min(theirs))]}")
+    if query.affixes and cached.affixes:
+        for root in query.affixes.keys() & cached.affixes.keys():
+            (side, word), (other, opposite) = query.affixes[root], cached.affixes[root]
+            if side != other:
+                flips.append(f"{word} / {opposite}")
+    return sorted(flips + _denials(query, cached) + _denials(cached, query))
+
+
+def _denials(ours: _Stand, theirs: _Stand) -> list[str]:
+    """The words with a negative prefix whose roots the other text has without one."""
+    return [f"{word} / {root}" for root, word in ours.denied.items() if root in theirs.stems and root not in ours.stems]
+
+
+POLARITY: Final = Guard("polarity", _read, _compare)
