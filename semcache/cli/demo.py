@@ -67,9 +67,11 @@ def demo(
 
     questions, answers = load_questions(limit), load_answers()
     prepared = {question.text: answers[question.label] for question in questions}
-    opened = open_store(store) if store and "://" in store else SqliteStore(store or _default_path())
-    # On a machine that is busy with other things an embedding may take its time: here that is no outage.
-    with SemanticCache(store=opened, namespace=NAMESPACE, policy=Policy(embed_budget_s=10)) as cache:
+    # On a machine that is busy with other things a part may take its time: here that is no outage.
+    patience_s = 10.0
+    path = store or _default_path()
+    opened = open_store(store) if store and "://" in store else SqliteStore(path, budget_s=patience_s)
+    with SemanticCache(store=opened, namespace=NAMESPACE, policy=Policy(embed_budget_s=patience_s)) as cache:
         if fresh:
             cache.invalidate(namespace=NAMESPACE)
         before = cache.stats().store

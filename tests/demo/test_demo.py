@@ -23,7 +23,8 @@ STABLE_KEYS = {
     "clients", "clients_missing", "upstream_speed", "seconds",
 }  # fmt: skip
 
-REQUESTS = 220
+REQUESTS = 390
+"""Enough for a question in other words that comes long after the one it means: of two in flight neither is a hit."""
 Demo = Callable[..., Result]
 
 
@@ -150,7 +151,7 @@ def test_answers_are_the_upstreams_own_text_on_every_path() -> None:
         run = run_demo(cache, upstream, questions, right)
     assert not any(call.wrong for call in run.calls if not call.outcome.hit)
     streamed = [call for call in run.calls if call.question.stream]
-    assert {call.outcome.status for call in streamed} >= {"hit", "miss"}
+    assert {call.outcome.hit or call.outcome.collapsed for call in streamed} == {False, True}
     assert not any(call.wrong for call in streamed if call.outcome.layer == "exact")
 
 
