@@ -18,11 +18,18 @@ from semcache.wire.base import Storable
 PIECE_CHARS: Final = 120
 """Length of the pieces of a replayed text, in characters."""
 
+AT_A_URL: Final = "attachment at a URL: what is there may change"
+_SCHEME_CHARS: Final = 32
+
 Block = dict[str, Any]
 
 
-class UnknownShape(Exception):
-    """A request body that the codec does not understand; its message becomes the bypass reason."""
+class Uncacheable(Exception):
+    """A request that must not be cached; its message becomes the bypass reason."""
+
+
+class UnknownShape(Uncacheable):
+    """A request body that the codec does not understand."""
 
 
 def expect(ok: bool, what: str) -> None:
@@ -115,12 +122,12 @@ class Reading(NamedTuple):
 def conversation(request: Request, read: Callable[[], Reading]) -> Request:
     """``request`` with the fuzzy text apart and all else that ``read`` finds as its scope.
 
-    An UnknownShape that ``read`` raises becomes the reason of a bypass.
+    An Uncacheable that ``read`` raises becomes the reason of a bypass.
     """
     try:
         reading = read()
-    except UnknownShape as surprise:
-        return replace(request, bypass=str(surprise))
+    except Uncacheable as reason:
+        return replace(request, bypass=str(reason))
     split = split_last_user_text(reading.messages)
     exact_only = split.exact_only or ("" if split.text and not split.text.isspace() else "no text to embed")
     return replace(
@@ -152,14 +159,21 @@ def digest(encoded: str, media_type: str | None) -> Block | None:
     return found if media_type is None else {**found, "media_type": media_type}
 
 
-def digest_data_url(url: object) -> object:
-    """A ``data:`` URL as a digest of its content; anything else as it is."""
-    if not isinstance(url, str) or not url.startswith("data:"):
-        return url
-    head, comma, encoded = url.removeprefix("data:").partition(",")
-    if not comma or not head.endswith(";base64"):
-        return url
-    return digest(encoded, head.removesuffix(";base64")) or url
+def attached(given: object) -> object:
+    """What is attached, by its content: base64, plain or in a ``data:`` URL, as a digest; anything else as it is.
+
+    Raises:
+        Uncacheable: It stands at a URL, from where the provider fetches it anew on every call.
+    """
+    if not isinstance(given, str):
+        return given
+    if given.startswith("data:"):
+        head, comma, encoded = given.removeprefix("data:").partition(",")
+        is_base64 = comma and head.endswith(";base64")
+        return (digest(encoded, head.removesuffix(";base64")) if is_base64 else None) or given
+    if "://" in given[:_SCHEME_CHARS]:
+        raise Uncacheable(AT_A_URL)
+    return digest(given, None) or given
 
 
 def field(value: object, name: str) -> Any:

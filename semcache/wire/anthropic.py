@@ -12,14 +12,16 @@ from typing import Any, Final
 from semcache.types import Request, Usage
 from semcache.wire import _sse
 from semcache.wire._common import (
+    AT_A_URL,
     Block,
     NotRecordable,
     Reading,
     StreamRecorder,
+    Uncacheable,
+    attached,
     blocks,
     conversation,
     count,
-    digest,
     expect,
     join,
     new_request,
@@ -154,8 +156,10 @@ def _normal_block(block: Block) -> Block:
 
 
 def _normal_source(source: Block) -> Block:
-    if source.get("type") == "base64" and isinstance(source.get("data"), str):
-        return {**source, "data": digest(source["data"], None) or source["data"]}
+    if source.get("type") == "base64":
+        return {**source, "data": attached(source.get("data"))}
+    if source.get("type") == "url":
+        raise Uncacheable(AT_A_URL)
     if isinstance(source.get("content"), list):
         return _normal_block(source)
     return source

@@ -14,14 +14,16 @@ from typing import Any, Final
 from semcache.types import Request, Usage
 from semcache.wire import _eventstream
 from semcache.wire._common import (
+    AT_A_URL,
     Block,
     NotRecordable,
     Reading,
     StreamRecorder,
+    Uncacheable,
+    attached,
     blocks,
     conversation,
     count,
-    digest,
     expect,
     field,
     join,
@@ -38,7 +40,7 @@ from semcache.wire.base import Codec, Recorder, Storable
 _PATH: Final = re.compile(r"/model/(?P<model>.+)/(?:converse|(?P<stream>converse-stream))$")
 # Request fields that do not change the answer. Source: service model, 2026-11-21.
 _TRANSPORT_ONLY: Final = frozenset({"performanceConfig", "requestMetadata", "serviceTier"})
-_MEDIA: Final = ("image", "document", "video")
+_MEDIA: Final = ("image", "document", "video", "audio")
 # A stream carries these in its last event but one, and all that is left in the last one.
 _STOP: Final = ("stopReason", "additionalModelResponseFields")
 _BEFORE_METADATA: Final = frozenset({"output", *_STOP})
@@ -134,7 +136,7 @@ def _read(body: Mapping[str, Any], model: str) -> Reading:
         seen["toolConfig"] = {**config, "tools": _unmarked(config["tools"], "tools")}
     guardrail = body.get("guardrailConfig")
     exact_only = "the guardrail is to see the question itself" if guardrail else ""
-    return Reading(messages, seen, _bypass(body, messages, config.get("tools"), model), exact_only)
+    return Reading(messages, seen, _bypass(body, config.get("tools"), model), exact_only)
 
 
 def _unmarked(given: object, what: str) -> list[Block]:
@@ -165,18 +167,18 @@ def _normal_block(block: Block) -> Block:
 
 
 def _normal_media(media: Block) -> Block:
-    content = field(media.get("source"), "bytes")
-    if not isinstance(content, str):
+    source = media.get("source")
+    if field(source, "s3Location") is not None:
+        raise Uncacheable(AT_A_URL)
+    if field(source, "bytes") is None:
         return media
-    return {**media, "source": {**media["source"], "bytes": digest(content, None) or content}}
+    return {**media, "source": {**media["source"], "bytes": attached(media["source"]["bytes"])}}
 
 
-def _bypass(body: Mapping[str, Any], messages: list[Block], tools: object, model: str) -> str:
+def _bypass(body: Mapping[str, Any], tools: object, model: str) -> str:
     """Why this request must not be cached; empty if it may."""
     if ":prompt/" in model or body.get("promptVariables"):
         return "server-side state: prompt"
-    if any("audio" in block for message in messages for block in message["content"]):
-        return "audio"
     for tool in _unmarked(tools or [], "tools"):
         if tool.keys() != {"toolSpec"}:
             return f"server tool: {field(tool.get('systemTool'), 'name') or ', '.join(sorted(tool))}"

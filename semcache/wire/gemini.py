@@ -14,10 +14,12 @@ from typing import Any, Final
 from semcache.types import Request, Usage
 from semcache.wire import _sse
 from semcache.wire._common import (
+    AT_A_URL,
     Block,
     NotRecordable,
     Reading,
     StreamRecorder,
+    Uncacheable,
     blocks,
     conversation,
     count,
@@ -38,6 +40,8 @@ _PATH: Final = re.compile(r"/(?P<model>[^/]+/[^/:]+):(?:generateContent|(?P<stre
 _AS_EVENTS: Final = "&alt=sse"
 # Request fields that do not change the answer. Source: SDK types, 2026-11-21.
 _TRANSPORT_ONLY: Final = frozenset({"labels", "serviceTier"})
+# What was uploaded to the Files API never changes. Likewise.
+_UPLOADED: Final = re.compile(r"https://generativelanguage\.googleapis\.com/[^/]+/files/[^/]+$")
 _PLAIN: Final = frozenset({"text", "thought"})
 _BASE64URL: Final = str.maketrans("-_", "+/")
 
@@ -119,6 +123,9 @@ def _read(body: Mapping[str, Any], config: object, model: str) -> Reading:
     # The API takes each name in two spellings; a codec that knew one of them would miss what the other asks.
     expect(not any("_" in name for name in (*body, *config)), "names in snake_case")
     seen = {**without(body, _TRANSPORT_ONLY.union(("contents",))), "model": model}
+    system = seen.get("systemInstruction")
+    if isinstance(system, dict) and system.get("parts"):
+        seen["systemInstruction"] = _with_digests(system)
     return Reading(messages, seen, _bypass(body, config))
 
 
@@ -131,13 +138,24 @@ def _normal_content(content: Block) -> Block:
 
 
 def _normal_part(part: Block) -> Block:
-    if part.keys() == {"text"}:
-        return {"type": "text", **part}
-    data = part.get("inlineData")
+    return {"type": "text", **part} if part.keys() == {"text"} else _digested(part)
+
+
+def _digested(part: Block) -> Block:
+    """A part with a digest of what is attached, or of what a tool has attached to its result."""
+    data, file, result = part.get("inlineData"), part.get("fileData"), part.get("functionResponse")
+    if file is not None and not _UPLOADED.match(str(field(file, "fileUri"))):
+        raise Uncacheable(AT_A_URL)
     if isinstance(data, dict) and isinstance(data.get("data"), str):
         content = digest(data["data"].translate(_BASE64URL), None)
         return {**part, "inlineData": {**data, "data": content or data["data"]}}
+    if isinstance(result, dict) and result.get("parts"):
+        return {**part, "functionResponse": _with_digests(result)}
     return part
+
+
+def _with_digests(content: Block) -> Block:
+    return {**content, "parts": [_digested(part) for part in blocks(content["parts"], "parts")]}
 
 
 def _bypass(body: Mapping[str, Any], config: Mapping[str, Any]) -> str:

@@ -16,11 +16,10 @@ from semcache.wire._common import (
     NotRecordable,
     Reading,
     StreamRecorder,
+    attached,
     blocks,
     conversation,
     count,
-    digest,
-    digest_data_url,
     expect,
     join,
     new_request,
@@ -59,6 +58,13 @@ _SEARCH_MODEL: Final = re.compile(r"-search-(preview|api)|(^|/)(sonar(-|$)|compo
 _SEARCHES: Final = ("web_search_options", "data_sources", "search_parameters", "plugins", "enable_search")
 _LOOKED_UP: Final = ("citations", "search_results")
 _CLIENT_TOOLS: Final = ("function", "custom")
+# Content parts by what they attach, with the fields that have it. Video is vLLM's and DashScope's. Likewise.
+_ATTACHMENTS: Final = {
+    "image_url": ("url",),
+    "video_url": ("url",),
+    "input_audio": ("data",),
+    "file": ("file_data", "file_id"),  # LiteLLM takes a URL for an id
+}
 # Where compatible servers put what the model has thought. Sources: DeepSeek's and vLLM's API pages, OpenRouter's. 2026.
 _THOUGHTS: Final = ("reasoning_content", "reasoning", "reasoning_details")
 
@@ -158,13 +164,12 @@ def _normal_message(message: Block) -> Block:
 
 def _normal_part(part: Block) -> Block:
     normal = without(part, _MARKS)
-    image, file = normal.get("image_url"), normal.get("file")
-    if isinstance(image, dict):
-        normal["image_url"] = {**image, "url": digest_data_url(image.get("url"))}
-    if isinstance(file, dict) and isinstance(file.get("file_data"), str):
-        data = file["file_data"]
-        content = digest_data_url(data) if data.startswith("data:") else digest(data, None) or data
-        normal["file"] = {**file, "file_data": content}
+    for kind, fields in _ATTACHMENTS.items():
+        held = normal.get(kind)
+        if isinstance(held, dict):
+            normal[kind] = {**held, **{name: attached(held[name]) for name in fields if name in held}}
+        elif isinstance(held, str):
+            normal[kind] = attached(held)
     return normal
 
 
@@ -185,8 +190,10 @@ def _bypass(body: Mapping[str, Any]) -> str:
     tools = blocks(body.get("tools") or [], "tools")
     if n is not None and n != 1:
         return "n>1"
-    if "audio" in (body.get("modalities") or []) or body.get("audio") is not None or _has_audio(body):
-        return "audio"
+    if "audio" in (body.get("modalities") or []) or body.get("audio") is not None:
+        return "the answer is not only text"
+    if any(message.get("audio") is not None for message in body["messages"]):
+        return "server-side state: audio"
     if body.get("store"):
         return "store: the provider is to keep the answer"
     searches = any(body.get(name) not in (None, False, []) for name in _SEARCHES)
@@ -196,15 +203,6 @@ def _bypass(body: Mapping[str, Any]) -> str:
         if tool.get("type", "function") not in _CLIENT_TOOLS:
             return f"server tool: {tool.get('type')}"
     return ""
-
-
-def _has_audio(body: Mapping[str, Any]) -> bool:
-    for message in body["messages"]:
-        content = message.get("content")
-        parts = content if isinstance(content, list) else []
-        if message.get("audio") is not None or any(part.get("type") == "input_audio" for part in parts):
-            return True
-    return False
 
 
 def _storable_choice(choice: object) -> Storable:

@@ -24,11 +24,10 @@ from semcache.wire._common import (
     NotRecordable,
     Reading,
     StreamRecorder,
+    attached,
     blocks,
     conversation,
     count,
-    digest,
-    digest_data_url,
     expect,
     new_request,
     pieces,
@@ -56,6 +55,7 @@ _TRANSPORT_ONLY: Final = frozenset(
 )
 _MARKS: Final = frozenset({"prompt_cache_breakpoint", "cache_control"})
 _HEADERS: Final = ("openai-organization", "openai-project", "openai-beta")
+_ATTACHMENTS: Final = ("image_url", "file_url", "file_data")
 _OF_ITS_ANSWER: Final = frozenset({"id", "status", "type"})
 # A prompt template lives at the provider, and its newest version may change under its id.
 _SERVER_SIDE: Final = ("previous_response_id", "conversation", "background", "prompt")
@@ -172,6 +172,10 @@ def _normal_item(item: Block) -> Block:
     for field in ("content", "output"):
         if isinstance(normal.get(field), list):
             normal[field] = plain([_normal_part(part) for part in blocks(normal[field], f"{field} parts")])
+        elif isinstance(normal.get(field), dict):  # a screenshot
+            normal[field] = _normal_part(normal[field])
+    if normal.get("type") == "image_generation_call":
+        normal["result"] = attached(normal.get("result"))
     return normal
 
 
@@ -181,10 +185,10 @@ def _normal_part(part: Block) -> Block:
         normal = {name: value for name, value in normal.items() if value or name not in ("annotations", "logprobs")}
     if normal.get("type") in ("input_text", "output_text"):
         normal["type"] = "text"
-    normal.update({name: digest_data_url(normal[name]) for name in ("image_url", "file_url") if name in normal})
-    data = normal.get("file_data")
-    if isinstance(data, str):
-        normal["file_data"] = digest_data_url(data) if data.startswith("data:") else digest(data, None) or data
+    normal.update({name: attached(normal[name]) for name in _ATTACHMENTS if name in normal})
+    audio = normal.get("input_audio")
+    if isinstance(audio, dict):
+        normal["input_audio"] = {**audio, "data": attached(audio.get("data"))}
     return normal
 
 
@@ -208,9 +212,6 @@ def _bypass(body: Mapping[str, Any], items: list[Block]) -> str:
         # Only an item that is nothing but a reference may leave its type out.
         if item.get("type") == "item_reference" or item.keys() <= {"id", "type"}:
             return "server-side state: item_reference"
-        content = item.get("content")
-        if isinstance(content, list) and any(part.get("type") == "input_audio" for part in content):
-            return "audio"
         if kind := _server_tool(item.get("tools")):
             return f"server tool: {kind}"
     kind = _server_tool(body.get("tools"))

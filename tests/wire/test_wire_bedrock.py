@@ -186,7 +186,6 @@ GUARD = {"guardrailIdentifier": "g", "guardrailVersion": "1"}
 @pytest.mark.parametrize(
     ("body", "model", "reason"),
     [
-        (ask({"audio": {"format": "wav", "source": {"bytes": ""}}}), MODEL, "audio"),
         (ask(toolConfig={"tools": [{"systemTool": {"name": "nova_grounding"}}]}), MODEL, "server tool: nova_grounding"),
         (ask(toolConfig={"tools": [{"mcp": {}}]}), MODEL, "server tool: mcp"),
         (ask(promptVariables={"a": {"text": "b"}}), MODEL, "server-side state: prompt"),

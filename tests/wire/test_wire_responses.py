@@ -109,7 +109,7 @@ TURNS = [user("weather?"), {"type": "function_call", "call_id": "c", "name": "f"
     "given",
     [
         "",
-        [user([{"type": "input_image", "image_url": "https://x/y.png"}])],
+        [user([{"type": "input_image", "file_id": "f"}])],
         [user("hi"), {"role": "assistant", "content": "Sure,"}],
         [*TURNS, {"type": "function_call_output", "call_id": "c", "output": "sunny"}],
     ],
@@ -142,7 +142,6 @@ def test_what_may_be_continued_from_is_only_matched_exactly() -> None:
         ({"prompt": {"id": "pmpt_1"}}, "server-side state: prompt"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}, user("hi")]}, "server-side state: item_reference"),
         ({"input": [{"id": "msg_1"}, user("hi")]}, "server-side state: item_reference"),
-        ({"input": [user([{"type": "input_audio", "input_audio": {}}])]}, "audio"),
         ({"prompt_cache_options": {"prewarm": True}}, "prompt-cache warm-up"),
         ({"model": "o4-mini-deep-research"}, "live web search"),
         ({"tools": [{"type": "web_search"}]}, "server tool: web_search"),
