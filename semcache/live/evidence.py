@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import uuid
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from semcache.errors import StoreError, StoreUnavailable
+from semcache.errors import StoreUnavailable
 from semcache.live.anytime import broken, clean_audits
 from semcache.live.record import (
     OTHERS,
@@ -24,6 +25,7 @@ from semcache.live.record import (
     entry_counters,
     weigh,
 )
+from semcache.money.flusher import flusher
 from semcache.types import Event
 
 if TYPE_CHECKING:
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
     from semcache.stores.base import Selector, Store
 
 REFRESH_S: Final = 1.0
+"""Age in seconds from which what is known of other processes is read again, in the background."""
+
+STALE_S: Final = 3.0
+"""Age in seconds at which a look-up reads by itself: the first after a pause, or one that the background has let down."""
 
 MAX_ENTRIES: Final = 1_000
 """Entries of a namespace with a record. Beyond, those with the fewest wrong, then right verdicts are forgotten."""
@@ -48,8 +54,9 @@ _NOTHING: Final = Record()
 class Evidence:
     """Reads and writes the counters of :mod:`semcache.live.record`, and switches a tier off when a budget is broken.
 
-    What a process learns is written at once, and kept and tried again if the store fails. What others wrote is read by
-    :meth:`refresh`, at most once a second. A switch is a counter too, so every process on the store obeys it.
+    What a process learns is written at once, and kept and tried again if the store fails. What others wrote is read
+    about every other second while there are look-ups (:meth:`refresh`), and no look-up goes by what is older than
+    ``STALE_S``. A switch is a counter too, so every process on the store obeys it.
 
     Args:
         policy: Its ``max_false_hit_rate`` and ``audit_confidence`` are the budget; without one nothing is switched off.
@@ -66,7 +73,7 @@ class Evidence:
         self._unwritten: Counter[str] = Counter()
         self._sending: tuple[str, Counter[str]] | None = None
         self._dropped: deque[str] = deque()  # namespaces, added to without the lock
-        self._read_at = -REFRESH_S
+        self._read_at = -math.inf
         self._lock = threading.RLock()
 
     def after_fork(self) -> None:
@@ -78,17 +85,26 @@ class Evidence:
 
     def close(self) -> None:
         """Write what is unwritten; a store that fails now is not tried again."""
+        flusher.forget(self)
         self._learn("", {})
 
     # Reading ------------------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Take over what other processes have written, if the last look is a second old. Trouble changes nothing."""
-        if time.monotonic() - self._read_at < REFRESH_S or not self._lock.acquire(blocking=False):
+        """See that what other processes have written is taken over. Trouble changes nothing."""
+        age = time.monotonic() - self._read_at
+        if age >= STALE_S:
+            self.flush()
+        elif age >= REFRESH_S:
+            flusher.wake(self)  # reading takes milliseconds where much is known, and callers should not wait for it
+
+    def flush(self) -> None:
+        """Read and write now, unless another thread is at it."""
+        if not self._lock.acquire(blocking=False):
             return
         try:
             self._read()
-        except StoreError as error:
+        except Exception as error:
             self._trouble(error)
         finally:
             self._lock.release()
@@ -225,7 +241,7 @@ class Evidence:
             self._add(namespace, deltas)
             try:
                 self._write()
-            except StoreError as error:
+            except Exception as error:  # whatever a store raises: what is learned is not lost
                 self._trouble(error)
 
     def _add(self, namespace: str, deltas: Mapping[str, int]) -> None:
@@ -262,7 +278,7 @@ class Evidence:
                 del entries[id]
             try:
                 self._store.drop_counters(list(entry_counters(namespace, least)))
-            except StoreError as error:
+            except Exception as error:
                 self._trouble(error)
 
     def _notice(self) -> None:
@@ -275,7 +291,7 @@ class Evidence:
         for namespace in before.keys() - off.keys():
             self._emit(Event("semantic_on", f"{namespace!r}: the semantic tier serves again"))
 
-    def _trouble(self, error: StoreError) -> None:
+    def _trouble(self, error: Exception) -> None:
         if not isinstance(error, StoreUnavailable):  # its breaker has said so once
             self._emit(Event("store_error", str(error), error))
 

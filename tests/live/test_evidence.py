@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import threading
+
 import pytest
+from bank import eventually
 from click.testing import CliRunner
 
 from semcache import Policy
@@ -72,7 +76,7 @@ def test_what_one_process_learns_the_other_knows(lasting_url):
 
 def test_records_are_made_anew_only_when_something_has_changed(store, evidence, monkeypatch):
     made = []
-    monkeypatch.setattr(module, "REFRESH_S", 0.0)
+    monkeypatch.setattr(module, "STALE_S", 0.0)
     monkeypatch.setattr(module, "decode", lambda counters: made.append(1) or decode(counters))
     audit(evidence, True, False)
     for _ in range(5):
@@ -126,6 +130,28 @@ def test_within_a_second_others_are_not_asked(store, evidence, monkeypatch):
     for _ in range(100):
         evidence.refresh()
     assert reads == [PREFIX]
+
+
+def test_what_is_older_is_read_beside_the_caller(store, evidence, monkeypatch):
+    readers = []
+    counters = store.counters
+    monkeypatch.setattr(store, "counters", lambda prefix: readers.append(threading.current_thread()) or counters(prefix))
+    monkeypatch.setattr(module, "REFRESH_S", 0.0)
+    monkeypatch.setattr(module, "STALE_S", math.inf)
+    evidence.refresh()
+    assert readers == [threading.current_thread()], "of a store that was never read the caller reads"
+    audit(other_on(store), *[True] * 10, *[False] * 10)
+    evidence.refresh()
+    eventually(lambda: evidence.off("n"))
+    assert [thread.name for thread in readers[1:]] == ["semcache-flusher"]
+
+
+def test_no_look_up_goes_by_what_is_older_than_three_seconds(store, evidence):
+    evidence.refresh()
+    audit(other_on(store), *[True] * 10, *[False] * 10)
+    evidence._read_at -= module.STALE_S
+    evidence.refresh()
+    assert evidence.off("n")
 
 
 def test_an_audit_that_cannot_say_wrong_makes_no_rate(evidence):
