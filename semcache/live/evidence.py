@@ -36,7 +36,7 @@ REFRESH_S: Final = 1.0
 """Age in seconds from which what is known of other processes is read again, in the background."""
 
 STALE_S: Final = 3.0
-"""Age in seconds at which a look-up reads by itself: the first after a pause, or one that the background has let down."""
+"""Age in seconds at which a look-up reads by itself: the first after a pause, or while the background is late."""
 
 MAX_ENTRIES: Final = 1_000
 """Entries of a namespace with a record. Beyond, those with the fewest wrong, then right verdicts are forgotten."""

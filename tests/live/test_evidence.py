@@ -133,9 +133,8 @@ def test_within_a_second_others_are_not_asked(store, evidence, monkeypatch):
 
 
 def test_what_is_older_is_read_beside_the_caller(store, evidence, monkeypatch):
-    readers = []
-    counters = store.counters
-    monkeypatch.setattr(store, "counters", lambda prefix: readers.append(threading.current_thread()) or counters(prefix))
+    read, readers = store.counters, []
+    monkeypatch.setattr(store, "counters", lambda prefix: readers.append(threading.current_thread()) or read(prefix))
     monkeypatch.setattr(module, "REFRESH_S", 0.0)
     monkeypatch.setattr(module, "STALE_S", math.inf)
     evidence.refresh()
