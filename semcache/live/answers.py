@@ -91,8 +91,8 @@ def _anthropic_text(body: dict[str, Any]) -> str | None:
     blocks = body.get("content")
     if body.get("type") != "message" or not isinstance(blocks, list):
         return None
-    texts = [block.get("text") for block in blocks if block.get("type") == "text"]
-    return "".join(map(str, texts)) if len(texts) == len(blocks) else None
+    said = [block for block in blocks if block.get("type") not in ("thinking", "redacted_thinking")]
+    return "".join(str(block["text"]) for block in said) if all(block.get("type") == "text" for block in said) else None
 
 
 def _responses_text(body: dict[str, Any]) -> str | None:

@@ -43,6 +43,8 @@ FORMAT = {"type": "json_schema", "json_schema": {"name": "lift", "schema": SCHEM
         {"generationConfig": {"responseJsonSchema": SCHEMA}},
         {"generationConfig": {"responseSchema": SCHEMA}},
         {"outputConfig": {"textFormat": {"structure": {"jsonSchema": {"schema": SCHEMA}}}}},
+        {"guided_json": SCHEMA},
+        {"structured_outputs": {"json": SCHEMA}},
     ],
 )
 def test_the_schema_of_every_wire_format_is_found(body: dict[str, Any]) -> None:
@@ -52,6 +54,26 @@ def test_the_schema_of_every_wire_format_is_found(body: dict[str, Any]) -> None:
 def test_a_function_may_be_given_one() -> None:
     scope = {"function": "ask", "arguments": {"response_format": FORMAT}}
     assert demanded(Request("function", scope, "hi")) == SCHEMA
+
+
+JSON_MODE: dict[str, Any] = {"type": "json_object"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"response_format": JSON_MODE},
+        {"text": {"format": JSON_MODE}},
+        {"generationConfig": {"responseMimeType": "application/json"}},
+    ],
+)
+def test_json_mode_demands_json_of_any_kind(body: dict[str, Any]) -> None:
+    schema = demanded(Request("api", {"body": body}, "hi"))
+    assert schema is not None
+    assert keeps_to(schema, said('{"working": 1}')) == ""
+    assert keeps_to(schema, said("It works.")) == "it is not JSON"
+    # Which the function may have made of an answer in JSON.
+    assert keeps_to(schema, b'"It works."') == ""
 
 
 @pytest.mark.parametrize(
@@ -74,7 +96,7 @@ def test_a_property_may_be_called_nullable() -> None:
 
 
 @pytest.mark.parametrize(
-    "scope", [{}, {"body": None}, {"body": {"response_format": {"type": "json_object"}}}, {"body": {"text": "hi"}}]
+    "scope", [{}, {"body": None}, {"body": {"response_format": {"type": "text"}}}, {"body": {"text": "hi"}}]
 )
 def test_a_request_may_demand_none(scope: dict[str, Any]) -> None:
     assert demanded(Request("api", scope, "hi")) is None
@@ -111,6 +133,21 @@ def test_what_is_no_text_is_not_the_schemas_affair() -> None:
     assert keeps_to(SCHEMA, said(None, refusal="No.")) == ""
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"type": "message", "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "{}"}]},
+        {"type": "message", "content": [{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "{}"}]},
+        {"choices": [{"message": {"content": "{}", "reasoning_content": "hm"}}]},
+        {"object": "response", "output": [{"type": "reasoning"}, {"type": "message", "content": [{"text": "{}"}]}]},
+        {"candidates": [{"content": {"parts": [{"text": "hm", "thought": True}, {"text": "{}"}]}}]},
+        {"output": {"message": {"content": [{"reasoningContent": {}}, {"text": "{}"}]}}},
+    ],
+)
+def test_what_the_model_has_thought_is_no_part_of_the_text(answer: dict[str, Any]) -> None:
+    assert keeps_to(SCHEMA, json.dumps(answer).encode()) == "/ breaks /required"
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     st.recursive(st.none() | st.booleans() | st.text(max_size=5), lambda x: st.lists(x) | st.dictionaries(st.text(), x))
@@ -143,8 +180,8 @@ def cache() -> Any:
         yield cache
 
 
-def ask(client: Any, text: str) -> str:
-    asked = {"model": "gpt-6-luna", "messages": [{"role": "user", "content": text}], "response_format": FORMAT}
+def ask(client: Any, text: str, demands: Any = FORMAT) -> str:
+    asked = {"model": "gpt-6-luna", "messages": [{"role": "user", "content": text}], "response_format": demands}
     return str(client.chat.completions.create(**asked).choices[0].message.content)
 
 
@@ -165,6 +202,15 @@ def test_a_stored_answer_that_breaks_the_schema_is_not_served(again: str, up: Up
     assert ask(client, again)
     assert outcome().status == "hit"
     assert events == ["schema_mismatch"]
+
+
+@pytest.mark.parametrize("again", ["Is it up?", "Is the lift up?"], ids=["exact", "semantic"])
+def test_in_json_mode_nothing_else_is_served(again: str, up: Upstream, cache: SemanticCache) -> None:
+    client = cache.wrap(openai.OpenAI(base_url=up.openai_url, api_key="key"))
+    up.script([Fault(answer="It works."), Fault(answer='{"working": true}')])
+    assert ask(client, "Is it up?", JSON_MODE) == "It works."
+    assert [ask(client, again, JSON_MODE) for _ in range(2)] == ['{"working": true}'] * 2
+    assert outcome().status == "hit"
 
 
 def test_an_answer_that_keeps_to_it_is_served_by_meaning_too(up: Upstream, cache: SemanticCache) -> None:
@@ -198,12 +244,14 @@ def test_what_cannot_be_checked_is_served_in_the_exact_tier_only(up: Upstream, c
     )
 
 
-def test_without_the_validator_it_cannot_be_told() -> None:
+def test_without_the_validator_it_cannot_be_told_of_json() -> None:
     code = (
         "import sys; sys.modules['jsonschema_rs'] = None\n"
         "from semcache.schemas import available, keeps_to\n"
         "assert not available()\n"
-        "assert keeps_to({'type': 'object'}, b'{}') is None"
+        'said = b\'{"choices": [{"message": {"content": "%s"}}]}\'\n'
+        "assert keeps_to({'type': 'object'}, said % b'{}') is None\n"
+        "assert keeps_to({'type': 'object'}, said % b'It works.') == 'it is not JSON'"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
