@@ -15,7 +15,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from semcache.errors import StoreError, StoreUnavailable
+from semcache.errors import StoreUnavailable
 from semcache.prompt_cache.history import HALF_BACK, KEPT, PREFIX, SLOT, History, advance, decode, encode, pool_id
 from semcache.prompt_cache.predictions import PREFIX as PREDICTIONS
 from semcache.prompt_cache.predictions import Predicted, count_name
@@ -117,7 +117,7 @@ class SharedHistory:
                 self._pull()
             except StoreUnavailable:
                 pass
-            except StoreError as error:
+            except Exception as error:  # whatever a store raises: nobody waits for this thread
                 self._emit(Event("store_error", f"the history of prompts was not written or read: {error}", error))
 
     def forget(self) -> None:
@@ -135,7 +135,7 @@ class SharedHistory:
 
     def close(self) -> None:
         """Write what is new; a store that fails now is not tried again."""
-        with self._syncing, suppress(StoreError):
+        with self._syncing, suppress(Exception):
             self._closed = True
             self._push()
 
@@ -151,7 +151,7 @@ class SharedHistory:
         try:
             if deltas or counts:
                 self._store.add_counters({**deltas, **counts})
-        except StoreError:
+        except Exception:
             with self.lock:
                 self._touched |= touched
                 self._counts.update(counts)

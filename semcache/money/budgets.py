@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import quote, unquote
 
 from semcache._fork import renew_in_child
-from semcache.errors import BudgetExceeded, ConfigurationError, StoreError, StoreUnavailable
+from semcache.errors import BudgetExceeded, ConfigurationError, StoreUnavailable
 from semcache.money.flusher import flusher
 from semcache.money.prices import dollars
 from semcache.types import Event
@@ -224,7 +224,7 @@ class Budgets:
             return
         try:
             self._talk()
-        except StoreError as error:
+        except Exception as error:  # whatever a store raises is no trouble of the upstream's
             if not isinstance(error, StoreUnavailable):  # its breaker has said so once
                 self._emit(Event("ledger_error", f"budgets know of this process alone: {error}", error))
         finally:

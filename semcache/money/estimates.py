@@ -18,7 +18,6 @@ from urllib.parse import quote
 import orjson
 
 from semcache._fork import renew_in_child
-from semcache.errors import StoreError
 from semcache.live.answers import text_of
 from semcache.money.flusher import flusher
 from semcache.money.prices import plain_name
@@ -153,7 +152,7 @@ class Meter:
                 self._store.add_counters(pending)
             stored = self._store.counters(PREFIX)
             self._store.drop_counters([name for name in stored if _week_of(name) <= self._week() - _WEEKS_KEPT])
-        except StoreError:
+        except Exception:  # whatever a store raises
             return  # what it might have taught is not worth counting twice
         with self._lock:
             self._stored = stored

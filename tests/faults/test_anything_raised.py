@@ -40,6 +40,8 @@ PARTS = {
     "put": lambda: {"store": Raising("put")},
     "fetch": lambda: {"store": Raising("fetch")},
     "changes": lambda: {"store": Raising("changes")},
+    "counters": lambda: {"store": Raising("counters"), "budgets": Budget(1), "policy": Policy(audit_rate=1.0)},
+    "add_counters": lambda: {"store": Raising("add_counters"), "budgets": Budget(1), "policy": Policy(audit_rate=1.0)},
     "verifier": lambda: {
         "store": MemoryStore(),
         "policy": Policy(threshold=1.0, verifier=broken_verifier, verify_from=0.5),

@@ -184,6 +184,18 @@ def prompt(text: str, system: str = LONG) -> Prompt:
     return Prompt("anthropic", body(text, system), "api.anthropic.com", "claude-sonnet-5")
 
 
+def test_a_store_with_a_bug_costs_no_more() -> None:
+    class Broken(MemoryStore):
+        def counters(self, prefix: str = "") -> dict[str, int]:
+            raise ZeroDivisionError("a bug")
+
+    events: list[Event] = []
+    one = SharedHistory(Broken(), events.append)
+    see(one, 1, NOW)
+    one.sync()
+    assert [(event.kind, type(event.error)) for event in events] == [("store_error", ZeroDivisionError)]
+
+
 def test_predictions_add_up_over_processes(reopen: Callable[[], Store]) -> None:
     now = [NOW]
     for _ in range(2):
