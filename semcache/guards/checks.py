@@ -49,7 +49,16 @@ def _reordered(query: tuple[Quantity, ...], cached: tuple[Quantity, ...]) -> str
         theirs = [quantity for quantity in cached if quantity.unit == unit and quantity.needed]
         if len(ours) == len(theirs) and [one.value for one in ours] != [one.value for one in theirs]:
             return differ([" … ".join(one.text for one in ours)], [" … ".join(one.text for one in theirs)])
-    return ""
+    return _recounted(query, cached)
+
+
+def _recounted(query: tuple[Quantity, ...], cached: tuple[Quantity, ...]) -> str:
+    """Equal numbers of other things: "two people, one account" is not "one person, two accounts"."""
+    counted = {quantity.of: quantity for quantity in cached if quantity.of}
+    other = [(one, counted[one.of]) for one in query if one.of in counted and not one.agrees(counted[one.of])]
+    if len(other) < 2:  # "five stars out of 6", "five out of 6 stars"
+        return ""
+    return differ(*([f"{pair[side].text} {pair[side].of}" for pair in other] for side in (0, 1)))
 
 
 def _unmatched(ours: tuple[Quantity, ...], theirs: tuple[Quantity, ...]) -> list[str]:

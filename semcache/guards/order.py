@@ -9,6 +9,18 @@ from semcache.guards.lexicon import Pole, english
 from semcache.guards.text import Text
 
 _ASKED: Final = frozenset({"who", "whom", "what", "which"})
+_PERSONS: Final = {
+    "i": "i", "me": "i", "we": "we", "us": "we", "you": "you", "he": "he", "him": "he", "she": "she", "they": "they",
+    "them": "they", "someone": "someone", "somebody": "someone", "anyone": "anyone", "anybody": "anyone",
+}  # fmt: skip
+_TRADED: Final = frozenset(
+    frozenset(pair)
+    for pair in (
+        *(("from", "with"), ("from", "about"), ("from", "by"), ("about", "to"), ("about", "by"), ("about", "with")),
+        *(("by", "to"), ("by", "for"), ("with", "against"), ("for", "against"), ("into", "of")),
+    )
+)
+"""Prepositions that no two wordings of one question have for one another. Most others vary freely."""
 _AGENT: Final = {"includ": "in", "contain": "in"}
 """What stands before the agent of a passive, where it is not "by": "included in the price"."""
 
@@ -22,6 +34,9 @@ class _Parts(NamedTuple):
     alone: dict[str, tuple[str, frozenset[str]]]  # verb of which one side is asked for -> which side is told, and what
     joined: dict[frozenset[str], str]  # two neighbours -> "and" or "or"
     poles: dict[int, tuple[int, ...]]  # line of opposites -> poles in order
+    sequence: tuple[str, ...]  # content words and persons
+    links: tuple[str, ...]  # prepositions, sorted
+    folds: tuple[str, ...]
     written: dict[str, str]  # stem -> word, in order
 
     def name(self, stems: frozenset[str]) -> str:
@@ -36,7 +51,21 @@ def _read(text: Text) -> _Parts:
     source = origin[1] if origin[0] else _behind(text, content, english().grammar["target"], -1)[1]
     written = dict(zip(text.stems, text.folds, strict=True))
     joined, poles = _joined(text, content), _first_sides(text)
-    return _Parts(source, goal[1], origin, goal, around, alone, joined, poles, written)
+    prepositions = english().grammar["clause"]
+    links = tuple(sorted(fold for fold in text.folds if fold in prepositions))
+    # Sentences change places freely, and so do those who do a thing with one another.
+    free = any(token.starts for token in text.tokens[1:]) or not english().mutual.isdisjoint(text.stems)
+    sequence = () if free else _sequence(text, content)
+    return _Parts(source, goal[1], origin, goal, around, alone, joined, poles, sequence, links, text.folds, written)
+
+
+def _sequence(text: Text, content: set[int]) -> tuple[str, ...]:
+    """The content words as stems, and the persons, in order."""
+    return tuple(
+        text.stems[at] if at in content else _PERSONS[fold]
+        for at, fold in enumerate(text.folds)
+        if at in content or fold in _PERSONS
+    )
 
 
 def _behind(text: Text, content: set[int], words: frozenset[str], step: int = 1) -> tuple[int, frozenset[str]]:
@@ -128,6 +157,12 @@ def _compare(query: _Parts, cached: _Parts) -> str:
     for pair in query.joined.keys() & cached.joined.keys():
         if query.joined[pair] != cached.joined[pair]:
             return f"{query.name(pair)}: {query.joined[pair]} / {cached.joined[pair]}"
+    traded = _traded(query.folds, cached.folds)
+    if traded:
+        return traded
+    exchanged = _exchanged(query, cached)
+    if exchanged:
+        return f"{exchanged} exchanged"
     for pivot in query.around.keys() & cached.around.keys():
         if _swapped(query.around[pivot], cached.around[pivot]):
             before, after = query.around[pivot]
@@ -148,6 +183,29 @@ def _moved(ours: _Parts, theirs: _Parts) -> frozenset[str]:
     if ours.origin[0] > theirs.origin[0] and ours.goal[0] < theirs.goal[0]:
         return (ours.origin[1] - ours.goal[1]) & (theirs.goal[1] - theirs.origin[1])
     return frozenset()
+
+
+def _traded(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
+    """The one word in which two texts differ, if it is a preposition for one that means something else."""
+    if len(ours) != len(theirs):
+        return ""
+    traded = [(a, b) for a, b in zip(ours, theirs, strict=True) if a != b]
+    return f"{traded[0][0]} / {traded[0][1]}" if len(traded) == 1 and frozenset(traded[0]) in _TRADED else ""
+
+
+def _exchanged(ours: _Parts, theirs: _Parts) -> str:
+    """The two words that have changed places around another one, all else being equal ("can I hear him").
+
+    Words in another order are no objection, and neither is a compound ("price of a ticket for students", "student
+    ticket price"), which has other prepositions.
+    """
+    if len(ours.sequence) != len(theirs.sequence) or ours.sequence == theirs.sequence or ours.links != theirs.links:
+        return ""
+    moved = [(a, b, at) for at, (a, b) in enumerate(zip(ours.sequence, theirs.sequence, strict=True)) if a != b]
+    if len(moved) != 2:
+        return ""
+    (a, b, first), (c, d, second) = moved
+    return f"{a}, {c}" if (a, c) == (d, b) and second - first > 1 else ""
 
 
 def _swapped(a: tuple[frozenset[str], frozenset[str]], b: tuple[frozenset[str], frozenset[str]]) -> bool:

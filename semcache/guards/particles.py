@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 _MOST_BETWEEN: Final = 4
 """Words that may stand between a verb and its particle."""
+_STRANDED: Final = frozenset({"in", "on"})
+"""Behind a verb these two are prepositions, which vary: "what is it built on", "what is it built in"."""
 
 
 def closed_up(tokens: list[Token], lexicon: Lexicon) -> list[Token]:
@@ -65,10 +67,11 @@ def read_phrasal(text: Text, lexicon: Lexicon) -> Mapping[str, Phrasal]:
             continue
         if particle in prepositions and not _closes(text.tokens, at, lexicon):
             continue
-        if particle == "back" and text.folds[at + 1 : at + 2] and text.folds[at + 1] in particles:
-            continue  # "log back in"
+        after = text.folds[at + 1] if at + 1 < len(text.folds) else ""
+        if after == "of" or (particle == "back" and after in particles):
+            continue  # "made out of", "log back in"
         phrase = lexicon.concepts.longest_at(at - 1, text.folds, text.stems)
-        found[word.stem] = Phrasal(particle, frozenset(phrase[1]) if phrase is not None else frozenset())
+        found[word.stem] = Phrasal(particle, frozenset(phrase[1] if phrase is not None and phrase[0] > 1 else ()))
     return found
 
 
@@ -76,6 +79,6 @@ def other_particles(ours: Mapping[str, Phrasal], theirs: Mapping[str, Phrasal]) 
     """A reason: a verb that has one particle here and another there ("turn up / turn down")."""
     for verb in ours.keys() & theirs.keys():
         (particle, concepts), (other, others) = ours[verb], theirs[verb]
-        if particle != other and concepts.isdisjoint(others):
+        if particle != other and {particle, other} != _STRANDED and concepts.isdisjoint(others):
             return f"{verb} {particle} / {verb} {other}"
     return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -53,7 +53,7 @@ class Quantity(NamedTuple):
     ``month`` (of a date), ``clock`` (minutes since midnight), ``clock12`` (the same, morning or afternoon unknown),
     ``label`` ("chapter 3"), ``decade``.
     ``needed`` is false for a lone "one", which may be a pronoun. ``bound`` says of what it is the bound: ``above``,
-    ``least``, ``below`` or ``most``; empty if of nothing.
+    ``least``, ``below`` or ``most``; empty if of nothing. ``of`` is the stem of what a bare number counts.
     """
 
     value: Fraction
@@ -61,6 +61,7 @@ class Quantity(NamedTuple):
     needed: bool
     text: str
     bound: str = ""
+    of: str = ""
 
     def agrees(self, other: Quantity) -> bool:
         if self.bound != other.bound and ((self.bound and other.bound) or not {self.bound, other.bound} <= _LOOSE):
@@ -74,7 +75,7 @@ class Quantity(NamedTuple):
 
 
 def read_quantities(
-    folds: tuple[str, ...], kinds: Sequence[str], taken: Collection[int], lexicon: Lexicon
+    folds: tuple[str, ...], kinds: tuple[str, ...], taken: Collection[int], lexicon: Lexicon
 ) -> tuple[tuple[Quantity, ...], frozenset[int]]:
     """The quantities of a text, and the positions of the tokens that they used up.
 
@@ -91,7 +92,9 @@ def read_quantities(
 
 
 class _Reader:
-    def __init__(self, folds: tuple[str, ...], kinds: Sequence[str], taken: Collection[int], lexicon: Lexicon) -> None:
+    def __init__(
+        self, folds: tuple[str, ...], kinds: tuple[str, ...], taken: Collection[int], lexicon: Lexicon
+    ) -> None:
         self.folds = folds
         self.kinds = kinds
         self.taken = taken
@@ -338,7 +341,9 @@ class _Reader:
 
     def _add(self, at: int, end: int, value: Fraction, unit: str, *, needed: bool = True) -> int:
         bound, first, last = self._bound(at, end)
-        self.found.append(Quantity(value, unit, needed or bool(bound), self.text(first, last), bound))
+        counts = not unit and self.kinds[end : end + 1] == ("word",) and self.folds[end] not in self.lexicon.function
+        of = stem(self.folds[end]) if counts else ""
+        self.found.append(Quantity(value, unit, needed or bool(bound), self.text(first, last), bound, of))
         self.used.update(range(at, end))
         return end
 
