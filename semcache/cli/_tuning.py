@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,14 +16,15 @@ from semcache.cli._common import F, console
 if TYPE_CHECKING:
     from semcache.tuning.bounds import Budget
     from semcache.tuning.logs import Fields, LogRecord
-    from semcache.tuning.pairs import Pair, PairFields, SliceBy
+    from semcache.tuning.pairs import Pair, PairFields
     from semcache.tuning.remembered import Remembered
 
 _POLICY = click.Path(exists=True, dir_okay=False)
+_SHARE = click.FloatRange(0.0, 1.0, max_open=True)
 
 
 def pair_options(function: F) -> F:
-    """Add the names of the fields of a pair, and ``--slice-by``; the command gets ``fields``."""
+    """Add the names of the fields of a pair; the command gets ``fields``."""
 
     @wraps(function)
     def command(
@@ -31,21 +32,20 @@ def pair_options(function: F) -> F:
         a_field: str,
         b_field: str,
         label_field: str | None,
-        slice_by: SliceBy | None,
+        namespace_field: str | None,
+        category_field: str | None,
         group_field: str | None = None,
         **given: Any,
     ) -> Any:
         from semcache.tuning.pairs import PairFields
 
-        return function(fields=PairFields(a_field, b_field, label_field, group_field, slice_by), **given)
+        fields = PairFields(a_field, b_field, label_field, group_field, namespace_field, category_field)
+        return function(fields=fields, **given)
 
     return _with(
         cast(F, command),
-        click.option(
-            "--slice-by",
-            type=click.Choice(["namespace", "category", "language"]),
-            help="Rows of one value of this field are one namespace of the policy. A language not given is detected.",
-        ),
+        click.option("--category-field", metavar="FIELD", help="The category, by which a policy may have rules."),
+        click.option("--namespace-field", metavar="FIELD", help="The namespace; those of different ones never meet."),
         click.option("--label-field", metavar="FIELD", help="Pairs: 1 if one answer serves both, 0 if not."),
         click.option("--b-field", default="b", show_default=True, metavar="FIELD", help="Pairs: what is stored."),
         click.option("--a-field", default="a", show_default=True, metavar="FIELD", help="Pairs: what is asked."),
@@ -68,7 +68,8 @@ def data_options(function: F) -> F:
     ) -> Any:
         from semcache.tuning.logs import Fields
 
-        return function(data=Source(data, fields, Fields(text_field, class_field, ts_field)), **given)
+        log = Fields(text_field, class_field, ts_field, namespace=fields.namespace, category=fields.category)
+        return function(data=Source(data, fields, log), **given)
 
     return _with(
         cast(F, command),
@@ -92,12 +93,20 @@ def policy_option(text: str) -> Callable[[F], F]:
 
 def budget_options(function: F) -> F:
     """Add the two budgets, of which at most one can be given."""
-    share = click.FloatRange(0.0, 1.0, min_open=True, max_open=True)
     return _with(
         function,
-        click.option("--max-unsafe-rate", type=share, help="Most wrong hits per request."),
-        click.option("--max-false-hit-rate", type=share, help="Most wrong hits per semantic hit."),
+        click.option("--max-unsafe-rate", type=_SHARE, callback=_not_zero, help="Most wrong hits per request."),
+        click.option("--max-false-hit-rate", type=_SHARE, callback=_not_zero, help="Most wrong hits per semantic hit."),
     )
+
+
+def _not_zero(ctx: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    if value == 0.0:
+        raise click.BadParameter(
+            "no number of right hits shows that none is ever wrong: a policy with semantic = false has none;"
+            " 0.001 takes 2,995 labelled hits, all right"
+        )
+    return value
 
 
 def confidence_option(**kwargs: Any) -> Callable[[F], F]:
@@ -138,6 +147,13 @@ class Source:
     pair_fields: PairFields
     log_fields: Fields
 
+    def sliced(self, by: str | None) -> Source:
+        """The same, with the field of that name read where none was given for a namespace or category."""
+        fields = {by: by} if by in ("namespace", "category") and getattr(self.pair_fields, by) is None else {}
+        return replace(
+            self, pair_fields=self.pair_fields._replace(**fields), log_fields=self.log_fields._replace(**fields)
+        )
+
     def read(self) -> Data:
         """Read all of them: the first row of the first file tells which they are.
 
@@ -147,7 +163,7 @@ class Source:
         from pathlib import Path
 
         from semcache.errors import InputError
-        from semcache.tuning.logs import in_time_order
+        from semcache.tuning.logs import in_time_order, read_logs
         from semcache.tuning.pairs import has_pairs, read_pairs
 
         for path in self.paths:
@@ -156,25 +172,7 @@ class Source:
         names = tuple(Path(path).name for path in self.paths)
         if has_pairs(self.paths[0], self.pair_fields):
             return Data(names, read_pairs(self.paths, self.pair_fields), [])
-        slice_by = self.pair_fields.slice_by
-        records = [one for path in self.paths for one in _read_log(path, self.log_fields, slice_by)]
-        return Data(names, [], in_time_order(records))
-
-
-def _read_log(path: str, fields: Fields, slice_by: SliceBy | None) -> Iterator[LogRecord]:
-    from dataclasses import replace
-
-    from semcache.errors import InputError
-    from semcache.tuning.logs import read_logs, read_rows
-    from semcache.tuning.pairs import slice_of
-    from semcache.tuning.replay import request_of
-
-    for record, (number, row) in zip(read_logs([path], fields), read_rows(path), strict=True):
-        try:
-            namespace = slice_of(row, request_of(record).text or "", slice_by)
-        except ValueError as error:
-            raise InputError(str(error), path=path, line=number) from error
-        yield replace(record, namespace=namespace)
+        return Data(names, [], in_time_order(list(read_logs(self.paths, self.log_fields))))
 
 
 def installed_embedder() -> Remembered:
@@ -185,11 +183,11 @@ def installed_embedder() -> Remembered:
     return Remembered(resolve())
 
 
-def remember_log(data: Data, embedder: Remembered) -> None:
+def remember_log(records: Sequence[LogRecord], embedder: Remembered) -> None:
     """Embed what replays of a log will ask for, with a progress bar."""
     from semcache.tuning.streams import texts
 
-    asked = list(dict.fromkeys(texts(data.records, embedder)))
+    asked = list(dict.fromkeys(texts(records, embedder)))
     with progress("embedding", len(asked)) as advance:
         embedder.remember(asked, advance)
 

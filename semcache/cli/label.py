@@ -69,7 +69,7 @@ def _questions(data: Data, policy: Policy) -> list[Question]:
     policy.check_embedder(embedder.fingerprint)
     pairs = data.pairs
     if not pairs:
-        remember_log(data, embedder)
+        remember_log(data.records, embedder)
         pairs = unsure(data.records, policy, embedder)
     pairs = [pair for pair in pairs if pair.right is None]
     with progress("judging", len(pairs)) as advance:

@@ -35,6 +35,7 @@ _FIELDS: Final = {
     "latency": "how many seconds the call took; default: latency_s",
     "answer": "the answer; equal answers are one class",
     "namespace": "the namespace; those of different ones share no answer",
+    "category": "the category, by which a policy may have rules",
 }
 
 

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from semcache.tuning.bounds import Budget, Count, percent
 from semcache.tuning.tune import lacking
 
 if TYPE_CHECKING:
     from semcache.policy import Evidence
+
+
+class Replayed(NamedTuple):
+    """How a log was replayed.
+
+    Args:
+        filled: Requests that filled the cache before anything was counted.
+        halves: What the policy did on the first half of the rest, and on the second.
+    """
+
+    filled: int
+    halves: tuple[Count, Count]
+
+    def __str__(self) -> str:
+        first, second = (f"{half.wrong:,} of {half.hits:,}" for half in self.halves)
+        start = (
+            f"{self.filled:,} earlier requests had filled the cache"
+            if self.filled
+            else "The cache began empty, as after a first start; --after LOG fills it with earlier requests first"
+        )
+        return f"{start}. Wrong in the first half: {first}; in the second: {second}."
 
 
 @dataclass(frozen=True)
@@ -20,11 +41,13 @@ class Certificate:
         budget: The promise.
         count: What the policy did on the new data.
         semantic: Whether the policy matches by meaning at all.
+        replayed: How a log was replayed; ``None`` for pairs.
     """
 
     budget: Budget
     count: Count
     semantic: bool = True
+    replayed: Replayed | None = None
 
     @property
     def verdict(self) -> Literal["holds", "broken", "not shown"]:
@@ -48,7 +71,8 @@ class Certificate:
             "each bound at that confidence."
         )
         advice = {"holds": "", "broken": "Tune again.", "not shown": lacking(count, budget)}[self.verdict]
-        return f"{self.verdict.capitalize()}: {claim}.\n{seen} {advice}".rstrip()
+        said = f"{self.verdict.capitalize()}: {claim}.\n{seen} {advice}".rstrip()
+        return said if self.replayed is None else f"{said}\n{self.replayed}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready. The keys are stable."""
@@ -64,6 +88,8 @@ class Certificate:
             "lower_bound": budget.lower(count),
             "upper_bound": budget.upper(count),
             "more_needed": None if shown else budget.still_needed(count)._asdict(),
+            "filled_by": None if self.replayed is None else self.replayed.filled,
+            "halves": None if self.replayed is None else [half._asdict() for half in self.replayed.halves],
         }
 
 

@@ -11,6 +11,7 @@ import orjson
 
 from semcache.errors import InputError
 from semcache.tuning.appended import Appended
+from semcache.tuning.scoring import rules_for
 from semcache.tuning.settings import NEVER, Levels, Rule
 from semcache.types import Candidate
 
@@ -49,12 +50,16 @@ def most_informative_first(
     judges = Levels(policy, fingerprint, [Rule.of(policy)])
     for pair, similarity in zip(pairs, similarities, strict=True):
         if pair.right is None and similarity is not None:
-            ((_, level, _),) = judges.of(pair.a, [Candidate(0, pair.b, similarity)], pair.namespace)
+            ((_, level, _),) = judges.of(pair.a, [Candidate(0, pair.b, similarity)], pair.namespace, pair.category)
             questions.setdefault((pair.a, pair.b), Question(pair, similarity, level == NEVER))
     return sorted(
         questions.values(),
-        key=lambda one: (one.vetoed, abs(one.similarity - policy.rules(one.pair.namespace).threshold)),
+        key=lambda one: (one.vetoed, abs(one.similarity - _threshold(policy, one.pair))),
     )
+
+
+def _threshold(policy: Policy, pair: Pair) -> float:
+    return rules_for(policy, pair.a, pair.namespace, pair.category).threshold
 
 
 class LabelFile(Appended):
@@ -83,6 +88,7 @@ class LabelFile(Appended):
             "b": pair.b,
             "label": None if right is None else int(right),
             "namespace": pair.namespace,
+            **({} if pair.category is None else {"category": pair.category}),
             "similarity": round(question.similarity, 4),
         }
         if texts in self._lines:

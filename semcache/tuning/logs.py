@@ -51,8 +51,9 @@ _TOKEN_FIELDS: Final = (("input_tokens", "output_tokens"), ("prompt_tokens", "co
 class Fields(NamedTuple):
     """Names of the fields to read; ``None`` means the usual names, and a field that is named must be there.
 
-    There is no usual name for ``namespace`` (records of different ones share no answer). Where ``answer`` is named and
-    the record has no class, its answer is its class: equal but for case, white space and punctuation at the ends.
+    There is no usual name for ``namespace`` (records of different ones share no answer) and ``category`` (by which a
+    policy may have rules); of these one record at least must have the field that is named. Where ``answer`` is named
+    and the record has no class, its answer is its class: equal but for case, white space and punctuation at the ends.
     """
 
     text: str | None = None
@@ -62,6 +63,7 @@ class Fields(NamedTuple):
     namespace: str | None = None
     answer: str | None = None
     latency: str | None = None
+    category: str | None = None
 
 
 _USUAL: Final = Fields()
@@ -80,6 +82,7 @@ class LogRecord:
         answer: The answer that was given, if the log has it.
         latency_s: Seconds that the call took.
         namespace: Part of the cache that it belongs to; ``None`` is the cache's own.
+        category: Of the question, as a caller would give it.
     """
 
     messages: tuple[Mapping[str, Any], ...]
@@ -91,6 +94,7 @@ class LogRecord:
     answer: str | None = None
     latency_s: float | None = None
     namespace: str | None = None
+    category: str | None = None
 
 
 def in_time_order(records: Sequence[LogRecord]) -> list[LogRecord]:
@@ -109,14 +113,18 @@ def read_logs(paths: Iterable[str | PathLike[str]], fields: Fields = _USUAL) -> 
     for path in paths:
         path = fspath(path)
         number = 0
+        lacking = {name for name in (fields.namespace, fields.category) if name is not None}
         for number, row in read_rows(path):
             try:
                 record = _record(row, fields)
             except (ValueError, TypeError) as error:
                 raise InputError(str(error), path=path, line=number) from error
+            lacking -= {name for name in lacking if optional(row, name) is not None}
             yield record
         if number == 0:
             raise InputError("the log is empty; expected one JSON object with text or messages a line", path=path)
+        if lacking:
+            raise InputError(f"no record has a field {min(lacking)!r}", path=path)
 
 
 def read_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -231,7 +239,8 @@ def _record(row: Mapping[str, Any], fields: Fields) -> LogRecord:
         params={} if body is row else {k: v for k, v in body.items() if k not in ("messages", "model")},
         answer=answer,
         latency_s=_seconds(_picked(row, fields.latency, "latency_s"), fields.latency or "latency_s"),
-        namespace=str(_named(row, fields.namespace)) if fields.namespace else None,
+        namespace=optional(row, fields.namespace),
+        category=optional(row, fields.category),
     )
 
 
@@ -362,6 +371,21 @@ def _count(value: Any) -> int | None:
     if isinstance(value, str) and value.isdecimal():
         value = int(value)
     return 0 if value is None else value if type(value) is int and value >= 0 else None
+
+
+def optional(row: Mapping[str, Any], field: str | None) -> str | None:
+    """A string or number that not every row has.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    try:
+        value = None if field is None else _named(row, field)
+    except ValueError:
+        return None
+    if isinstance(value, (dict, list, bool)):
+        raise ValueError(f"{field!r} must be a string or a number, got {_kind(value)}")
+    return None if value in (None, "") else str(value)
 
 
 def _named(row: Mapping[str, Any], field: str) -> Any:

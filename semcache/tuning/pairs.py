@@ -12,28 +12,30 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from semcache.errors import InputError
 from semcache.guards import fold
-from semcache.guards.text import read
-from semcache.tuning.logs import read_rows
+from semcache.tuning.logs import optional, read_rows
 
-SliceBy = Literal["namespace", "category", "language"]
-DEFAULT_SLICE: Final = "default"
-"""The slice of rows that do not name one: the namespace of a cache that was given none."""
+DEFAULT_NAMESPACE: Final = "default"
+"""The namespace of rows that do not name one: that of a cache that was given none."""
 
 _LABELS: Final = {"0": False, "1": True, "false": False, "true": True}
 
 
 class PairFields(NamedTuple):
-    """Names of the fields to read. ``label=None`` reads ``label`` where there is one; a name given must be there."""
+    """Names of the fields to read. ``label=None`` reads ``label`` where there is one; a name given must be there.
+
+    Namespace and category need not be on every line.
+    """
 
     a: str = "a"
     b: str = "b"
     label: str | None = None
     group: str | None = None
-    slice_by: SliceBy | None = None
+    namespace: str | None = None
+    category: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,6 @@ class Pair:
     Args:
         right: ``None`` where nobody has said.
         line: 1-based line of the file.
-        namespace: The slice, which a policy knows as a namespace.
         group: Pairs of one group are kept together; ``None`` groups by equal texts.
     """
 
@@ -51,8 +52,9 @@ class Pair:
     b: str
     right: bool | None = None
     line: int = 0
-    namespace: str = DEFAULT_SLICE
+    namespace: str = DEFAULT_NAMESPACE
     group: str | None = None
+    category: str | None = None
 
 
 def has_pairs(path: str | PathLike[str], fields: PairFields) -> bool:
@@ -86,22 +88,6 @@ def read_pairs(paths: Iterable[str | PathLike[str]], fields: PairFields = PairFi
             raise InputError(f"there are no pairs; expected {fields.a!r} and {fields.b!r} on each line", path=path)
         found += pairs.values()
     return found
-
-
-def slice_of(row: Mapping[str, Any], text: str, slice_by: SliceBy | None) -> str:
-    """The slice of a row: its own field, or for a language that it does not name, the one that the guards see.
-
-    Raises:
-        ValueError: The field is neither a string nor missing.
-    """
-    if slice_by is None:
-        return DEFAULT_SLICE
-    value = row.get(slice_by)
-    if value is None and slice_by == "language":
-        value = read(text).language
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"{slice_by!r} must be a string, not {value!r}")
-    return value or DEFAULT_SLICE
 
 
 def grouped_split(pairs: Sequence[Pair], fit_share: float = 0.5, seed: int = 0) -> tuple[list[Pair], list[Pair]]:
@@ -144,7 +130,8 @@ def _components(pairs: Sequence[Pair]) -> list[object]:
 def _pair(row: Mapping[str, Any], fields: PairFields, number: int) -> Pair:
     a, b = _text(row, fields.a), _text(row, fields.b)
     group = None if fields.group is None else str(_field(row, fields.group))
-    return Pair(a, b, _label(row, fields.label), number, slice_of(row, a, fields.slice_by), group)
+    namespace = optional(row, fields.namespace) or DEFAULT_NAMESPACE
+    return Pair(a, b, _label(row, fields.label), number, namespace, group, optional(row, fields.category))
 
 
 def _label(row: Mapping[str, Any], name: str | None) -> bool | None:

@@ -8,12 +8,12 @@ model, so that few data move it little. For an embedder without a shipped model 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from semcache.guards import GUARDS, covered, fold, verdicts
+from semcache.guards import covered, fold, verdicts
 from semcache.scoring import DIRECTIONS, Features, Scoring, Tree, decisive, features, shipped
 
 if TYPE_CHECKING:
@@ -37,26 +37,44 @@ _SURE: Final = 1.645
 """Standard errors by which a fit must be better on data that it has not seen."""
 
 
-class Row(NamedTuple):
-    """One pair of texts without a veto.
+class Asked(NamedTuple):
+    """A labelled question.
 
     Args:
-        group: Rows of one group are never parted between a fit and its check.
+        near: Stored questions, most similar first, and whether the answer to each is right.
+        group: Questions of one group are never parted between a fit and its check.
     """
+
+    text: str
+    near: Sequence[tuple[Candidate, bool]]
+    group: str
+
+
+class Row(NamedTuple):
+    """One pair of texts without a veto, and the group of its question."""
 
     values: Features
     right: bool
     group: str
 
 
-def row(text: str, candidate: Candidate, right: bool, group: str) -> Row | None:
-    """A pair as a row; ``None`` if the model is never asked about such a pair."""
-    stored = candidate.text
-    if fold(text) == fold(stored) or not covered(tuple(GUARDS), text):
-        return None
-    if any(not said.ok and decisive(said.guard, text, stored) for said in verdicts(tuple(GUARDS), text, stored)):
-        return None
-    return Row(features(text, stored, candidate.similarity), right, group)
+def rows(asked: Iterable[Asked], guards: Sequence[str]) -> Iterator[Row]:
+    """The pairs that the model is asked about.
+
+    Args:
+        guards: Those whose objections are vetoes, if they are decisive.
+    """
+    for one in asked:
+        if covered(guards, one.text):
+            for candidate, right in one.near[:NEIGHBOURS]:
+                if not _same_or_vetoed(one.text, candidate.text, guards):
+                    yield Row(features(one.text, candidate.text, candidate.similarity), right, one.group)
+
+
+def _same_or_vetoed(query: str, stored: str, guards: Sequence[str]) -> bool:
+    return fold(query) == fold(stored) or any(
+        not said.ok and decisive(said.guard, query, stored) for said in verdicts(guards, query, stored)
+    )
 
 
 def refit(rows: Sequence[Row], fingerprint: str) -> Scoring | None:

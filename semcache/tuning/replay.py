@@ -12,7 +12,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -213,6 +213,13 @@ def request_of(record: LogRecord, upstream: str = TENANT) -> Request:
     return _CODEC.parse(body, upstream=upstream, headers={})
 
 
+def options_of(cache: SemanticCache, record: LogRecord) -> AbstractContextManager[object]:
+    """The options that a caller gives with a request like this record."""
+    if record.namespace is None and record.category is None:
+        return nullcontext()
+    return cache.options(namespace=record.namespace, category=record.category)
+
+
 def answer_of(record: LogRecord, request: Request) -> dict[str, Any]:
     """What stands for the answer to a record: its class. Where that is not known no two answers are alike."""
     return {"cls": record.label} if record.label is not None else {"cls": None, "to": request.text}
@@ -247,8 +254,7 @@ class _Player:
         if self._clock is not None and record.ts is not None:
             self._clock.now = max(self._clock.now, record.ts)
         body = orjson.dumps(answer_of(record, request))
-        namespaced = nullcontext() if record.namespace is None else self._cache.options(namespace=record.namespace)
-        with namespaced:
+        with options_of(self._cache, record):
             started = time.perf_counter()
             served = self._cache.engine.run(request, lambda: Reply(None, body, record.usage))
             seconds = time.perf_counter() - started

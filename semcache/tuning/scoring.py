@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from semcache.guards import language
 from semcache.judging import judge
-from semcache.policy import Policy
+from semcache.policy import OVERRIDES, Policy, Rules
 from semcache.report import Rate
 from semcache.tuning.bounds import Count
 from semcache.types import Candidate
@@ -129,7 +130,7 @@ def score(
 ) -> Iterator[Scored]:
     """Each pair with the decision and every reason against it."""
     for pair, similarity in zip(pairs, similarities(pairs, embedder, progress), strict=True):
-        rules = policy.rules(pair.namespace)
+        rules = rules_for(policy, pair.a, pair.namespace, pair.category)
         if not rules.semantic:
             yield Scored(pair, False, similarity, ("exact tier only",))
         elif similarity is None:
@@ -159,18 +160,21 @@ def similarities(
 
 
 def everywhere(policy: Policy, **rules: Any) -> Policy:
-    """The policy with these rules in all namespaces, and meaning matched wherever it is not switched off by name."""
+    """The policy with these rules for all questions, and meaning matched wherever it is not switched off by name."""
     unset: dict[str, Any] = dict.fromkeys(rules)
-    return replace(
-        policy,
-        **rules,
-        semantic=True,
-        evidence=None,
-        namespaces={
+    tables: dict[str, Any] = {
+        table: {
             name: replace(override, **unset, semantic=None if override.semantic else override.semantic)
-            for name, override in policy.namespaces.items()
-        },
-    )
+            for name, override in getattr(policy, table).items()
+        }
+        for table in OVERRIDES
+    }
+    return replace(policy, **rules, semantic=True, evidence=None, **tables)
+
+
+def rules_for(policy: Policy, text: str, namespace: str, category: str | None = None) -> Rules:
+    """What holds for a question, its language as the guards see it, as for a live call."""
+    return policy.rules(namespace, category, language(text) if policy.languages else None)
 
 
 def count(scored: Sequence[Scored]) -> Count:

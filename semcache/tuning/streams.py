@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from semcache.tuning.bounds import Count
 from semcache.tuning.choose import Sample, Samples
-from semcache.tuning.pairs import DEFAULT_SLICE, Pair
-from semcache.tuning.refit import NEIGHBOURS, Row, row
-from semcache.tuning.replay import LogClock, answer_of, replay, replay_cache, request_of
+from semcache.tuning.pairs import DEFAULT_NAMESPACE, Pair
+from semcache.tuning.refit import Asked
+from semcache.tuning.replay import LogClock, Played, answer_of, options_of, replay, replay_cache, request_of
 from semcache.tuning.scoring import everywhere
 from semcache.tuning.settings import Levels, Rule, Setting
 
 if TYPE_CHECKING:
+    from semcache.cache import SemanticCache
     from semcache.policy import Policy
     from semcache.tuning.logs import LogRecord
     from semcache.tuning.remembered import Remembered
@@ -38,6 +39,10 @@ class Looked(NamedTuple):
     given: Mapping[int, str | None]
     exact: bool
 
+    @property
+    def namespace(self) -> str:
+        return self.record.namespace or DEFAULT_NAMESPACE
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -45,11 +50,13 @@ class Stream:
 
     Args:
         looked: The earlier part, :func:`looked_up`.
+        later: What is counted.
+        before: What fills the cache first.
     """
 
-    earlier: Sequence[LogRecord]
-    later: Sequence[LogRecord]
     looked: Sequence[Looked]
+    later: Sequence[LogRecord]
+    before: Sequence[LogRecord]
     policy: Policy
     embedder: Remembered
     rules: Sequence[Rule]
@@ -60,9 +67,41 @@ class Stream:
         return samples(self.looked, self.policy, self.embedder.fingerprint, self.rules)
 
     def held_out(self, setting: Setting) -> Count:
-        """The hits of the later part at one setting, after a replay of the earlier."""
+        """The hits of the later part at one setting, in a real replay."""
         policy = setting.policy(self.policy, self.embedder.fingerprint)
-        return served(self.later, policy, self.embedder, before=self.earlier)
+        return served(self.later, policy, self.embedder, before=self.before)
+
+
+@dataclass(frozen=True)
+class SharedStream:
+    """A log in time order, cut in two, in slices that share what is stored: those of categories or languages.
+
+    Args:
+        slice_of: The slice of a record; ``None`` if it is in none.
+    """
+
+    whole: Stream
+    slice_of: Callable[[LogRecord], str | None]
+
+    @cached_property
+    def fits(self) -> dict[str | None, Samples]:
+        """The hits of the earlier part, by slice."""
+        whole = self.whole
+        sliced: dict[str | None, list[Looked]] = defaultdict(list)
+        for one in whole.looked:
+            sliced[self.slice_of(one.record)].append(one)
+        return {
+            name: samples(some, whole.policy, whole.embedder.fingerprint, whole.rules) for name, some in sliced.items()
+        }
+
+    def held_out(self, policy: Policy, alone: Collection[str | None]) -> dict[str | None, Count]:
+        """The hits of the later part in one real replay: of the slices that stand alone, and of the rest (``None``)."""
+        whole = self.whole
+        found: dict[str | None, list[Played]] = {name: [] for name in (*alone, None)}
+        for one in _played(whole.later, policy, whole.embedder, whole.before):
+            name = self.slice_of(one.record)
+            found[name if name in alone else None].append(one)
+        return {name: _counted(played) for name, played in found.items()}
 
 
 def samples(looked: Sequence[Looked], policy: Policy, fingerprint: str, rules: Sequence[Rule]) -> Samples:
@@ -72,24 +111,20 @@ def samples(looked: Sequence[Looked], policy: Policy, fingerprint: str, rules: S
     for one in looked:
         if one.record.label is None or (one.exact and None in one.given.values()):
             continue
-        namespace = one.record.namespace or DEFAULT_SLICE
-        for rule, level, chosen in judges.of(one.text, one.candidates, namespace):
+        for rule, level, chosen in judges.of(one.text, one.candidates, one.namespace, one.record.category):
             given = None if chosen is None else one.given[chosen.entry_id]
             if chosen is None or given is not None:
                 found[rule].append((level, chosen is not None and given != one.record.label))
     return {rule: Sample.of([level for level, _ in rows], [wrong for _, wrong in rows]) for rule, rows in found.items()}
 
 
-def rows(looked: Sequence[Looked]) -> Iterator[Row]:
-    """The nearest labelled neighbours of labelled requests, for a fit of the scoring."""
+def asked(looked: Iterable[Looked]) -> Iterator[Asked]:
+    """The labelled requests among those looked up, each with its labelled candidates."""
     for one in looked:
-        if one.record.label is None:
-            continue
-        for candidate in one.candidates[:NEIGHBOURS]:
-            given = one.given[candidate.entry_id]
-            found = None if given is None else row(one.text, candidate, given == one.record.label, one.record.label)
-            if found is not None:
-                yield found
+        if one.record.label is not None:
+            given = [(candidate, one.given[candidate.entry_id]) for candidate in one.candidates]
+            near = [(candidate, label == one.record.label) for candidate, label in given if label is not None]
+            yield Asked(one.text, near, one.record.label)
 
 
 def unsure(records: Sequence[LogRecord], policy: Policy, embedder: Remembered) -> list[Pair]:
@@ -100,13 +135,13 @@ def unsure(records: Sequence[LogRecord], policy: Policy, embedder: Remembered) -
     judges = Levels(policy, embedder.fingerprint, [Rule.of(policy)])
     pairs = []
     for one in looked_up(records, policy, embedder):
-        namespace = one.record.namespace or DEFAULT_SLICE
-        for _, _, chosen in judges.of(one.text, one.candidates, namespace):
+        category = one.record.category
+        for _, _, chosen in judges.of(one.text, one.candidates, one.namespace, category):
             if chosen is not None:
                 given = one.given[chosen.entry_id]
                 known = one.record.label is not None and given is not None
                 right = given == one.record.label if known else None
-                pairs.append(Pair(one.text, chosen.text, right, namespace=namespace))
+                pairs.append(Pair(one.text, chosen.text, right, namespace=one.namespace, category=category))
     return pairs
 
 
@@ -118,8 +153,26 @@ def served(
     Args:
         before: Replayed first, to fill the cache; not counted.
     """
+    return _counted(_played(records, policy, embedder, before))
+
+
+def served_by_half(
+    records: Sequence[LogRecord], policy: Policy, embedder: Remembered, before: Sequence[LogRecord] = ()
+) -> tuple[Count, Count]:
+    """The same for the first half of the records, and for the second: a cache that fills up serves other things."""
+    played = _played(records, policy, embedder, before)
+    middle = len(played) // 2
+    return _counted(played[:middle]), _counted(played[middle:])
+
+
+def _played(
+    records: Sequence[LogRecord], policy: Policy, embedder: Remembered, before: Sequence[LogRecord]
+) -> Sequence[Played]:
     with replay_cache(policy, embedder=embedder) as cache:
-        played = replay(cache, [*before, *records]).played[len(before) :]
+        return replay(cache, [*before, *records]).played[len(before) :]
+
+
+def _counted(played: Sequence[Played]) -> Count:
     labelled = [one for one in played if one.wrong is not None]
     hits = [one for one in labelled if one.layer == "semantic"]
     return Count(len(labelled), len(hits), sum(one.wrong is True for one in hits))
@@ -135,33 +188,53 @@ def texts(records: Sequence[LogRecord], embedder: Remembered) -> list[str]:
     ]
 
 
-def looked_up(records: Sequence[LogRecord], policy: Policy, embedder: Remembered) -> Iterator[Looked]:
+def looked_up(
+    records: Sequence[LogRecord], policy: Policy, embedder: Remembered, *, warm: bool = False
+) -> list[Looked]:
     """Each record in order, with the nearest questions that were stored before it.
 
     One pass stands for all settings, and so is an approximation: every answer is stored, whereas a cache at some
     setting stores none for a request that it served. The candidates seen here are therefore at least as near, and
     hits a little too many. Good enough to choose which settings to test; never to certify one.
+
+    Args:
+        warm: Look a second time, when all is stored: each record then meets all others, as what comes next will.
     """
     labels: dict[int, str | None] = {}
     with replay_cache(_finds_and_serves_nothing(policy), embedder=embedder) as cache:
-        clock = cache.engine.clock
-        for record in records:
-            if isinstance(clock, LogClock) and record.ts is not None:
-                clock.now = max(clock.now, record.ts)
-            request = request_of(record)
-            with nullcontext() if record.namespace is None else cache.options(namespace=record.namespace):
-                found = cache.lookup(request)
-                key = found.outcome.key
-                if found.outcome.layer == "exact" and key is not None:
-                    yield Looked(record, request.text or "", (), {key.id: labels.get(key.id)}, True)
-                    continue
-                decision = found.outcome.decision
-                candidates = () if decision is None else tuple(one.candidate for one in decision.judged)
-                given = {one.entry_id: labels.get(one.entry_id) for one in candidates}
-                stored = cache.store(request, answer_of(record, request))
-                if stored.key is not None:
-                    labels[stored.key.id] = record.label
-            yield Looked(record, request.text or "", candidates, given, False)
+        looked = [_look(cache, record, labels) for record in records]
+        return [_look_again(cache, one, labels) for one in looked] if warm else looked
+
+
+def _look(cache: SemanticCache, record: LogRecord, labels: dict[int, str | None]) -> Looked:
+    clock = cache.engine.clock
+    if isinstance(clock, LogClock) and record.ts is not None:
+        clock.now = max(clock.now, record.ts)
+    request = request_of(record)
+    text = request.text or ""
+    with options_of(cache, record):
+        found = cache.lookup(request)
+        key, decision = found.outcome.key, found.outcome.decision
+        if found.outcome.layer == "exact" and key is not None:
+            return Looked(record, text, (), {key.id: labels.get(key.id)}, True)
+        stored = cache.store(request, answer_of(record, request))
+    candidates = () if decision is None else tuple(one.candidate for one in decision.judged)
+    given = {one.entry_id: labels.get(one.entry_id) for one in candidates}
+    if stored.key is not None:
+        labels[stored.key.id] = record.label
+    return Looked(record, text, candidates, given, False)
+
+
+def _look_again(cache: SemanticCache, one: Looked, labels: Mapping[int, str | None]) -> Looked:
+    """What a record finds besides itself."""
+    if one.exact:
+        return one
+    with options_of(cache, one.record):
+        found = cache.explain(request_of(one.record))
+    own = None if found.key is None else found.key.id
+    judged = () if found.decision is None else found.decision.judged
+    candidates = tuple(each.candidate for each in judged if each.candidate.entry_id != own)
+    return one._replace(candidates=candidates, given={each.entry_id: labels.get(each.entry_id) for each in candidates})
 
 
 def _finds_and_serves_nothing(policy: Policy) -> Policy:

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from tuning_rows import Rows, write
+from tuning_rows import TASKS, Rows, write
 
 from semcache.cli import main
 from semcache.policy import Evidence, Policy
 from semcache.tuning.logs import LogRecord
 from semcache.tuning.pairs import read_pairs
-from semcache.tuning.prepare import of_log
+from semcache.tuning.prepare import Space, of_log
 from semcache.tuning.remembered import Remembered
+from semcache.tuning.settings import SOFT
 
 
 def run(*args: str, code: int = 0, stdin: str | None = None) -> Result:
@@ -159,7 +160,7 @@ def test_answers_are_compared_where_they_are_said_to_be_closed(
         (Policy(answers="closed"), None, True),
         (Policy(answers="closed"), False, False),
     ):
-        fit = of_log(log, policy, embedder, closed=closed).parts[""].fit
+        fit = of_log(log, policy, embedder, space=Space(closed)).parts["default"].fit
         assert any(rule.min_agreement for rule in fit) is compared
         assert any(rule.min_agreement is None for rule in fit)
     options = ("--max-false-hit-rate", "0.3", "--confidence", "0.9", "--answers", "closed", "-o", str(tmp_path / "p"))
@@ -177,10 +178,10 @@ def test_slices_become_namespaces(log_rows: Rows, tmp_path: Path) -> None:
     tuned = Policy.load(policy)
     assert [tuned.rules(name).semantic for name in ("one", "two", "three")] == [True, False, False]
     assert tuned.namespaces["one"].threshold == found["slices"][0]["threshold"]
-    certified = run("certify", policy, path, "--slice-by", "namespace")
+    certified = run("certify", policy, path, "--namespace-field", "namespace")
     assert certified.stdout.startswith("Holds")
     assert certified.stderr == ""
-    assert "only --slice-by reads" in run("certify", policy, path, code=1).stderr
+    assert "only --namespace-field reads" in run("certify", policy, path, code=1).stderr
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,9 @@ def test_slices_become_namespaces(log_rows: Rows, tmp_path: Path) -> None:
     [
         (("-o", "{tmp}/p.toml"), "give a budget"),
         (("-o", "{tmp}/p.toml", "--max-false-hit-rate", "0.1", "--max-unsafe-rate", "0.1"), "not both"),
-        (("-o", "{tmp}/p.toml", "--max-false-hit-rate", "1"), "0.0<x<1.0"),
+        (("-o", "{tmp}/p.toml", "--max-false-hit-rate", "1"), "0.0<=x<1.0"),
+        (("-o", "{tmp}/p.toml", "--max-false-hit-rate", "0"), "no number of right hits shows that none is ever wrong"),
+        (("-o", "{tmp}/p.toml", "--max-unsafe-rate", "0.1", "--start", "cold"), "no pair has a label"),
         (("-o", "{tmp}/none/p.toml", "--max-false-hit-rate", "0.1"), "there is no folder"),
         (("-o", "{tmp}/p.toml", "--max-false-hit-rate", "0.1"), "no pair has a label"),
     ],
@@ -203,6 +206,85 @@ def test_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     result = run("label", str(tmp_path / "pipe"), "-o", str(tmp_path / "labels.jsonl"), code=2)
     assert "is a pipe" in result.stderr
+
+
+def test_categories_get_rules_of_their_own_in_one_cache(log_rows: Rows, tmp_path: Path) -> None:
+    """Half of the questions are of a category whose answers are all their own, so that any hit is wrong."""
+    noisy = set(list(TASKS.values())[:5])
+    rows = [
+        {**row, "topic": "noisy", "cls": str(place)} if row["cls"] in noisy else {**row, "topic": "calm"}
+        for place, row in enumerate(log_rows)
+    ]
+    path, policy = write(tmp_path / "log.jsonl", rows), str(tmp_path / "p.toml")
+    options = ("--max-false-hit-rate", "0.6", "--confidence", "0.6", "--category-field", "topic")
+    found = run_json("tune", path, *options, "--slice-by", "category", "-o", policy)
+    assert (found["table"], found["rest_off"]) == ("categories", True)
+    assert [(one["slice"], one["threshold"] is not None) for one in found["slices"]] == [("calm", True)]
+    tuned = Policy.load(policy)
+    assert [tuned.rules("default", category).semantic for category in ("calm", "noisy", None)] == [True, False, False]
+    (calm,) = found["slices"]
+    certified = run_json("certify", policy, path, "--category-field", "topic")
+    assert certified["wrong"] == 0 < calm["hits"] < certified["hits"]
+    played = run_json("replay", path, "--policy", policy, "--category-field", "topic")
+    assert played["semantic_hits"] == certified["hits"]
+    assert "only --category-field reads" in run("certify", policy, path, code=1).stderr
+    assert "no record has a field 'colour'" in run("certify", policy, path, "--category-field", "colour", code=2).stderr
+
+
+def test_languages_are_told_by_the_text(pair_rows: Rows, tmp_path: Path) -> None:
+    german = [
+        {"a": f"Wie kann ich mein {n}. Passwort ändern?", "b": f"Wie ist das Wetter am {n}. Mai?", "label": 0}
+        for n in range(40)
+    ]
+    path, policy = write(tmp_path / "pairs.jsonl", [*pair_rows, *german]), str(tmp_path / "p.toml")
+    options = ("--max-false-hit-rate", "0.4", "--confidence", "0.8", "--slice-by", "language", "-o", policy)
+    found = run_json("tune", path, *options)
+    assert {one["slice"]: one["threshold"] is not None for one in found["slices"]} == {"en": True, None: False}
+    tuned = Policy.load(policy)
+    assert [tuned.rules("default", None, name).semantic for name in ("en", "de", None)] == [True, False, False]
+
+
+def test_certify_tells_how_full_the_cache_was(log_rows: Rows, tmp_path: Path) -> None:
+    old, new = (write(tmp_path / name, rows) for name, rows in (("old", log_rows[:20]), ("new", log_rows[20:])))
+    policy = str(tmp_path / "p.toml")
+    Policy(threshold=0.9).save(policy)
+    options = ("--max-false-hit-rate", "0.5", "--confidence", "0.6")
+    cold, warm = run_json("certify", policy, new, *options), run_json("certify", policy, new, *options, "--after", old)
+    assert (cold["filled_by"], warm["filled_by"]) == (0, 20)
+    assert cold["halves"][0]["hits"] == 0 < warm["halves"][0]["hits"]
+    assert [sum(half["hits"] for half in one["halves"]) for one in (cold, warm)] == [cold["hits"], warm["hits"]]
+    assert "The cache began empty, as after a first start" in run("certify", policy, new, *options).stdout
+    shown = run("certify", policy, new, *options, "--after", old).stdout
+    assert "20 earlier requests had filled the cache. Wrong in the first half: 0 of " in shown
+
+
+def test_a_cold_start_is_tested_on_an_empty_cache(log_rows: Rows, tmp_path: Path) -> None:
+    path, policy = write(tmp_path / "log.jsonl", log_rows), str(tmp_path / "p.toml")
+    options = ("--max-false-hit-rate", "0.3", "--confidence", "0.8", "-o", policy, "--switch-off", "none")
+    warm = run_json("tune", path, *options)
+    evidence = Policy.load(policy).evidence
+    assert evidence is not None
+    assert evidence.note.endswith("Tested on a cache that 20 earlier requests had filled.")
+    cold = run("tune", path, *options, "--start", "cold").stdout
+    assert "Tested on a cache that was empty at first." in cold
+    assert run_json("tune", path, *options, "--start", "cold")["hits"] < warm["hits"]
+
+
+def test_guards_are_switched_off_only_where_they_may_be(log_rows: Rows, tmp_path: Path) -> None:
+    """Every wording of a question is one class, so that what soft guards object to here is right."""
+    more = [
+        {"ts": 1_800_000_000 + place, "text": f"What must I do to {task}?", "cls": cls}
+        for place, (task, cls) in enumerate(TASKS.items())
+    ]
+    path, policy = write(tmp_path / "log.jsonl", [*more, *log_rows]), str(tmp_path / "p.toml")
+    options = ("--max-false-hit-rate", "0.3", "--confidence", "0.8", "-o", policy)
+    found = {}
+    for may in ("none", "soft", "all"):
+        found[may] = run_json("tune", path, *options, "--switch-off", may)
+        off = set(Policy().guards) - set(Policy.load(policy).guards)
+        assert off == set(found[may]["slices"][0]["without"])
+        assert off <= {"none": set(), "soft": set(SOFT), "all": set(Policy().guards)}[may]
+    assert found["none"]["hits"] <= found["soft"]["hits"]
 
 
 def test_certify_needs_labels_and_a_budget(tmp_path: Path) -> None:

@@ -60,13 +60,13 @@ def test_pairs_without_labels_are_read_unless_the_field_is_named(tmp_path: Path)
         ({"a": "x", "b": "y", "label": 2}, "'label' must be 0 or 1, not 2"),
         ({"a": "x", "b": "y", "label": 0.5}, "'label' must be 0 or 1, not 0.5"),
         ({"a": "x", "b": "y", "replaces": 3}, "'replaces' must be the number of an earlier line"),
-        ({"a": "x", "b": "y", "namespace": 3}, "'namespace' must be a string, not 3"),
+        ({"a": "x", "b": "y", "namespace": [3]}, "'namespace' must be a string or a number, got a list"),
     ],
 )
 def test_a_bad_line_is_named(row: dict[str, Any], says: str, tmp_path: Path) -> None:
     path = write(tmp_path / "p", {"a": "x", "b": "y", "namespace": "n"}, row)
     with pytest.raises(InputError) as caught:
-        read_pairs([path], PairFields(slice_by="namespace"))
+        read_pairs([path], PairFields(namespace="namespace"))
     assert str(caught.value).startswith(f"{path}:2: {says}")
 
 
@@ -86,20 +86,10 @@ def test_a_line_that_replaces_another_leaves_one_pair(tmp_path: Path) -> None:
     assert [(pair.line, pair.right) for pair in read_pairs([path])] == [(2, True), (4, None)]
 
 
-def test_slices(tmp_path: Path) -> None:
-    path = write(
-        tmp_path / "p",
-        {"a": "Wo ist die nächste Filiale der Bank?", "b": "y", "namespace": "n", "language": "fr"},
-        {"a": "Wo ist die nächste Filiale der Bank?", "b": "y", "category": "c"},
-    )
-
-    def slices(by: Any) -> list[str]:
-        return [pair.namespace for pair in read_pairs([path], PairFields(slice_by=by))]
-
-    assert slices(None) == ["default", "default"]
-    assert slices("namespace") == ["n", "default"]
-    assert slices("category") == ["default", "c"]
-    assert slices("language") == ["fr", "de"]
+def test_not_every_line_has_a_namespace_or_a_category(tmp_path: Path) -> None:
+    path = write(tmp_path / "p", {"a": "x", "b": "y", "team": "n"}, {"a": "x", "b": "y", "about": {"topic": 7}})
+    found = read_pairs([path], PairFields(namespace="team", category="about.topic"))
+    assert [(pair.namespace, pair.category) for pair in found] == [("n", None), ("default", "7")]
 
 
 def test_a_log_holds_no_pairs(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ from semcache.policy import Override, Policy
 from semcache.tuning.bounds import Count
 from semcache.tuning.choose import Sample
 from semcache.tuning.logs import LogRecord
+from semcache.tuning.refit import rows as rows_of
 from semcache.tuning.remembered import Remembered
 from semcache.tuning.replay import replay, replay_cache
 from semcache.tuning.scoring import everywhere
-from semcache.tuning.settings import Rule, Setting, rules
-from semcache.tuning.streams import Stream, looked_up, rows, samples, served, texts, unsure
+from semcache.tuning.settings import SOFT, Rule, Setting, rules
+from semcache.tuning.streams import Stream, asked, looked_up, samples, served, served_by_half, texts, unsure
 
 OWN = Rule(Policy().min_probability)
 
@@ -60,12 +61,15 @@ def test_only_the_later_part_is_counted_on_a_cache_that_the_earlier_part_has_fil
     log_rows: Rows, embedder: Remembered
 ) -> None:
     log = records(log_rows)
-    stream = Stream(log[:20], log[20:], [], Policy(), embedder, [OWN])
+    stream = Stream([], log[20:], log[:20], Policy(), embedder, [OWN])
     whole = served(log, everywhere(Policy(), threshold=0.9), embedder)
     first = served(log[:20], everywhere(Policy(), threshold=0.9), embedder)
     later = stream.held_out(Setting(0.9, OWN))
     assert later == (20, whole.hits - first.hits, whole.wrong - first.wrong)
-    assert later.hits > served(log[20:], everywhere(Policy(), threshold=0.9), embedder).hits
+    assert served_by_half(log, everywhere(Policy(), threshold=0.9), embedder) == (first, later)
+    cold = Stream([], log[20:], [], Policy(), embedder, [OWN]).held_out(Setting(0.9, OWN))
+    assert cold == served(log[20:], everywhere(Policy(), threshold=0.9), embedder)
+    assert cold.hits < later.hits
 
 
 def test_one_recording_sees_at_least_the_hits_of_a_real_replay(log_rows: Rows, embedder: Remembered) -> None:
@@ -93,20 +97,40 @@ def test_each_rule_sees_about_the_hits_of_a_real_replay_under_it(log_rows: Rows,
     assert closed.hits > seen[OWN].count(0.995).hits  # neighbours vouch whatever the threshold
 
 
-def test_rows_for_a_fit_are_labelled_neighbours_without_a_veto(embedder: Remembered) -> None:
+def test_a_second_look_finds_all_but_the_record_itself(log_rows: Rows, embedder: Remembered) -> None:
+    """Each of forty texts then has as many neighbours as the last of them, and none is its own."""
+    log = records([*log_rows, log_rows[0]])
+    first, again = looked_up(log, Policy(), embedder), looked_up(log, Policy(), embedder, warm=True)
+    assert [one.record for one in again] == [one.record for one in first]
+    assert first[0].candidates == ()
+    assert not first[39].exact
+    assert again[40].exact
+    for one in again[:40]:
+        assert one.candidates[0].similarity > 0.8
+        assert one.text not in [candidate.text for candidate in one.candidates]
+        assert one.given.keys() == {candidate.entry_id for candidate in one.candidates}
+        assert one.given[one.candidates[0].entry_id] == one.record.label
+
+
+def test_rows_for_a_fit_are_labelled_neighbours_without_a_firm_veto(embedder: Remembered) -> None:
     log = records(
         [
             {"text": "How do I reset my password?", "cls": "a"},
             {"text": "How do I reset my own password?", "cls": "a"},
             {"text": "How do I reset my old password?", "cls": "b"},
             {"text": "How do I never reset my password?", "cls": "c"},
-            {"text": "Where do I reset my password?"},
+            {"text": "When do I reset my password?", "cls": "d"},
+            {"text": "How do I reset my password, please?"},
         ]
     )
-    found = list(rows(list(looked_up(log, Policy(), embedder))))
+    questions = list(asked(looked_up(log, Policy(), embedder)))
+    assert [one.group for one in questions] == ["a", "a", "b", "c", "d"]
+    found = list(rows_of(questions, Policy().guards))
     assert [(one.right, one.group) for one in found[:2]] == [(True, "a"), (False, "b")]
-    assert all(one.group != "c" for one in found)
+    assert not {"c", "d"} & {one.group for one in found}
     assert all(0.5 < one.values[0] < 1.0 for one in found)
+    softer = list(rows_of(questions, [name for name in Policy().guards if name not in SOFT]))
+    assert {one.group for one in softer} == {"a", "b", "d"}
 
 
 def test_a_namespace_has_its_own_rules(log_rows: Rows, embedder: Remembered) -> None:
