@@ -75,9 +75,8 @@ class PersistentStore(ABC):
     def _read(self, id: int, stored: Stored | None, stale_s: float = 0.0) -> Entry | None:
         if stored is None:
             return None
-        own, *shared = stored
         try:
-            entry = decode(id, b"".join((self._open(id, own), *(self._open(SHARED_SLOT, part) for part in shared))))
+            entry = decode(id, self._open(id, *stored))
         except Locked as error:
             self._tell_locked(error)
             return None
@@ -87,12 +86,13 @@ class PersistentStore(ABC):
             return None
         return None if entry.expired(time.time() - stale_s) else entry
 
-    def _open(self, slot: int, data: bytes) -> bytes:
+    def _open(self, id: int, own: bytes, shared: bytes = b"") -> bytes:
+        """What :func:`decode` reads."""
         if self._keyring is not None:
-            return self._keyring.open(slot, data)
-        if is_sealed(data):
+            return self._keyring.open(id, own) + (self._keyring.open(SHARED_SLOT, shared) if shared else b"")
+        if is_sealed(own):
             raise Locked("encrypted, and this process was given no key")
-        return data
+        return own + shared
 
     def _tell_locked(self, error: Locked) -> None:
         """Say so once: a whole store may be locked. The entries stay, since others may have the key."""
