@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -17,7 +18,7 @@ from semcache.errors import ConfigurationError
 from semcache.events import EventHook, Hook, emit
 from semcache.keys import Difference, diff, make_key
 from semcache.options import USER_TAG, Options, Share, current_options, options_in_force
-from semcache.types import Event, Key, Outcome, Usage
+from semcache.types import Key, Outcome, Usage
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -115,7 +116,7 @@ class _Cache:
         self._event_hooks: list[EventHook] = []
         Options(tenant=tenant, namespace=namespace)  # checks both
         opened: Store = store if hasattr(store, "changes") else open_store(store)  # type: ignore[assignment]
-        opened.on_event = self._emit
+        opened.on_event = tell = partial(emit, self._event_hooks)
         if not isinstance(policy, Policy):
             policy = Policy() if policy is None else Policy.load(policy)
         opened.keep_expired_s = max(opened.keep_expired_s, policy.longest_stale)
@@ -128,7 +129,7 @@ class _Cache:
         ledger.attach(opened, self._event_hooks)
         self.engine = Engine(
             store=opened,
-            semantic=open_tier(opened, index, embedder, policy, self._emit),
+            semantic=open_tier(opened, index, embedder, policy, tell),
             policy=policy,
             ledger=ledger,
             namespace=namespace,
@@ -225,9 +226,6 @@ class _Cache:
     def diff(self, a: Asked, b: Asked) -> list[Difference]:
         """The fields that make two requests differ; empty if they are one request to the cache."""
         return diff(_key_of(self, a), _key_of(self, b))
-
-    def _emit(self, event: Event) -> None:
-        emit(self._event_hooks, event)
 
     def _own(self, selector: Selector) -> Selector:
         """A selector that names no tenant, held to the tenant that is in force here."""

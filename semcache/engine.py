@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from semcache import flow as flows
@@ -82,7 +83,10 @@ class Engine:
         # Masked requests match again in this process only, unless the store has a secret to share.
         self._mask_key: bytes = getattr(store, "mask_key", None) or os.urandom(32)
         self.outcome_hooks: list[Hook] = []
-        self.event_hooks = event_hooks
+        # These are no methods, since parts hold them: in a ring of references, what is dropped keeps the memory of its
+        # model until a collection of garbage comes by.
+        self.emit = partial(emit, event_hooks)
+        self.mark_wrong = partial(mark_wrong, store, semantic)
         self.clock = clock
         self.evidence = Evidence(store, policy, self.emit)
         self.budgets = Budgets(budgets, store, self.emit)
@@ -102,9 +106,6 @@ class Engine:
             marker=Marker(store, self.emit, clock) if prompt_cache else None,
         )
         renew_in_child(self)
-
-    def emit(self, event: Event) -> None:
-        emit(self.event_hooks, event)
 
     # Calls --------------------------------------------------------------------------------------------------------
 
@@ -185,22 +186,6 @@ class Engine:
                 logger.exception("an outcome hook failed")
                 self.emit(Event("hook_error", str(error), error))
         return outcome
-
-    def mark_wrong(self, key_id: int, entry_id: int, answer: bytes | None) -> None:
-        """These two questions must never answer each other, and no entry the first one with this answer.
-
-        Args:
-            answer: As entries keep it; ``None`` if it is not known any more.
-
-        Raises:
-            StoreError: The store could not be told; this process knows all the same.
-        """
-        wrong = [(key_id, entry_id)] if answer is None else [(key_id, entry_id), (key_id, answer_id(answer))]
-        if self.semantic is not None:
-            for pair in wrong:
-                self.semantic.mark_wrong(*pair)
-        for pair in wrong:
-            self.store.mark_wrong(*sorted(pair))
 
     def close(self) -> None:
         self.performer.close()
@@ -357,3 +342,20 @@ _OF_GENERATORS = (StopIteration, StopAsyncIteration)
 
 def _no_fingerprint() -> None:
     return None
+
+
+def mark_wrong(store: Store, semantic: SemanticTier | None, key_id: int, entry_id: int, answer: bytes | None) -> None:
+    """These two questions must never answer each other, and no entry the first one with this answer.
+
+    Args:
+        answer: As entries keep it; ``None`` if it is not known any more.
+
+    Raises:
+        StoreError: The store could not be told; this process knows all the same.
+    """
+    wrong = [(key_id, entry_id)] if answer is None else [(key_id, entry_id), (key_id, answer_id(answer))]
+    if semantic is not None:
+        for pair in wrong:
+            semantic.mark_wrong(*pair)
+    for pair in wrong:
+        store.mark_wrong(*sorted(pair))

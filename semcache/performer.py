@@ -70,27 +70,6 @@ class Performer:
             verifier = resolve(policy.verifier)
             self.desk = VerifierDesk(verifier, KeptVerdicts(store, verifier, policy.verify_at_least, emit))
         self._has_read = False
-        self._perform: dict[type, Callable[[Any], Any]] = {
-            steps.GetExact: self._get_exact,
-            steps.Join: self._join,
-            steps.Rewrite: self._rewrite,
-            steps.Embed: self._embed,
-            steps.Search: self._search,
-            steps.Verify: self._verify,
-            steps.CheckSchema: self._check_schema,
-            steps.GetStale: self._get_stale,
-            steps.MarkPrompt: self._mark,
-            steps.Reconcile: self._reconcile,
-            steps.Refused: self._refused,
-            steps.Write: self._write,
-        }
-        self._aperform: dict[type, Callable[[Any], Awaitable[Any]]] = {
-            steps.Join: self._ajoin,
-            steps.Rewrite: self._arewrite,
-            steps.Embed: self._aembed,
-            steps.Search: self._asearch,
-            steps.Verify: self._averify,
-        }
         # Steps that an event loop may run on its own thread.
         self._inline = {
             steps.GetExact: store.inline_reads,
@@ -101,20 +80,20 @@ class Performer:
     def step(self, step: Step) -> Any:
         """Perform one step of a flow, any but ``CallUpstream``. Raises nothing."""
         try:
-            return self._perform[type(step)](step)
+            return _PERFORM[type(step)](self, step)
         except Exception as error:
             return self._failed(step, error)
 
     async def astep(self, step: Step) -> Any:
         """As :meth:`step`, off the event loop where it may take long."""
         kind = type(step)
-        perform = self._aperform.get(kind)
+        perform = _APERFORM.get(kind)
         try:
             if perform is not None:
-                return await perform(step)
+                return await perform(self, step)
             if self._inline.get(kind, True):
-                return self._perform[kind](step)
-            return await asyncio.to_thread(self._perform[kind], step)
+                return _PERFORM[kind](self, step)
+            return await asyncio.to_thread(_PERFORM[kind], self, step)
         except Exception as error:
             return self._failed(step, error)
 
@@ -301,6 +280,28 @@ class Performer:
         self.emit(Event(kind, str(error) or repr(error), error))
 
 
+# Functions, and no methods of an object that would hold them: see Engine.emit.
+_PERFORM: dict[type, Callable[[Performer, Any], Any]] = {
+    steps.GetExact: Performer._get_exact,
+    steps.Join: Performer._join,
+    steps.Rewrite: Performer._rewrite,
+    steps.Embed: Performer._embed,
+    steps.Search: Performer._search,
+    steps.Verify: Performer._verify,
+    steps.CheckSchema: Performer._check_schema,
+    steps.GetStale: Performer._get_stale,
+    steps.MarkPrompt: Performer._mark,
+    steps.Reconcile: Performer._reconcile,
+    steps.Refused: Performer._refused,
+    steps.Write: Performer._write,
+}
+_APERFORM: dict[type, Callable[[Performer, Any], Awaitable[Any]]] = {
+    steps.Join: Performer._ajoin,
+    steps.Rewrite: Performer._arewrite,
+    steps.Embed: Performer._aembed,
+    steps.Search: Performer._asearch,
+    steps.Verify: Performer._averify,
+}
 _TROUBLE: dict[type[Exception], str] = {
     StoreError: "store_error",
     EmbedderError: "embedder_error",

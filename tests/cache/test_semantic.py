@@ -1,11 +1,13 @@
 """The whole cache with the real embedder, on every store: what is served by meaning, and what never is."""
 
 import asyncio
+import gc
 import inspect
 import os
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 
@@ -247,6 +249,21 @@ def test_threads_share_one_cache(url):
             thread.join()
         assert wrong == []
         assert up.calls == 5
+
+
+def test_a_dropped_cache_frees_its_model_at_once():
+    gc.collect()
+    gc.disable()
+    try:
+        with SemanticCache.open("memory://", policy=Policy(audit_rate=1.0)) as cache:
+            ask = wrapped(cache)
+            ask(user(RESET))
+            model = weakref.ref(cache.engine.semantic.queue.embedder)
+        assert model() is not None
+        del cache, ask
+        assert model() is None
+    finally:
+        gc.enable()
 
 
 async def test_the_async_cache_does_the_same(url):
