@@ -84,25 +84,46 @@ _SAME_ANSWER: Final = (
 )  # fmt: skip
 
 
-_POLAR: Final = frozenset({"yes-no", "may", "must"})
+_MEASURES: Final = frozenset({"how big", "date", "where"})
+"""Kinds of which each wording asks for something else: "how tall", "how wide"; "what year", "what month"."""
 
 
-def _read_asks(text: Text) -> frozenset[str]:
+class _Asked(NamedTuple):
+    kinds: frozenset[str]
+    measures: frozenset[str | int]  # the last words of these, and their concepts
+
+
+def _read_asks(text: Text) -> _Asked:
     """The kinds of its questions; "what" asks for whatever its nouns name, "what is the deadline" for when."""
     kinds = frozenset(ask.kind for ask in text.asks)
+    measures = frozenset(
+        measure for ask in text.asks if ask.kind in _MEASURES for measure in _measure(text, ask.end - 1)
+    )
     if "how long" in kinds and "tak" in text.stems:  # "how long does it take to arrive", "when does it arrive"
         kinds |= {"when"}
-    if "what" not in kinds:
-        return kinds
-    return kinds | {kind for kind, nouns in english().asked.items() if not nouns.isdisjoint(text.stems)}
+    if "what" in kinds:
+        kinds |= {kind for kind, nouns in english().asked.items() if not nouns.isdisjoint(text.stems)}
+    return _Asked(kinds, measures)
 
 
-def _compare_asks(query: frozenset[str], cached: frozenset[str]) -> str:
-    if not query or not cached or query & cached:
+def _measure(text: Text, at: int) -> tuple[str | int, ...]:
+    if text.folds[at] in english().function:
+        return ()
+    concepts = english().concepts.longest_at(at, text.folds, text.stems)
+    return (text.stems[at], *(concepts[1] if concepts is not None else ()))
+
+
+def _compare_asks(query: _Asked, cached: _Asked) -> str:
+    ours, theirs = query.kinds, cached.kinds
+    if not ours or not theirs:
         return ""
-    if any({a, b} in _SAME_ANSWER for a in query for b in cached):
+    if query.measures and cached.measures and query.measures.isdisjoint(cached.measures):
+        return differ(
+            *(sorted(str(word) for word in side.measures if isinstance(word, str)) for side in (query, cached))
+        )
+    if ours & theirs or any({a, b} in _SAME_ANSWER for a in ours for b in theirs):
         return ""
-    return differ(sorted(query), sorted(cached))
+    return differ(sorted(ours), sorted(theirs))
 
 
 # Shape: the form in which the answer is wanted.

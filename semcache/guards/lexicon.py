@@ -114,6 +114,7 @@ class Lexicon:
     cardinals: Mapping[str, int]
     ordinals: Mapping[str, int]
     decades: Mapping[str, int]
+    times: Mapping[str, int]
     romans: Mapping[str, int]
     grammar: Mapping[str, frozenset[str]]
     verbs: frozenset[str]
@@ -288,6 +289,7 @@ def english() -> Lexicon:
             for word in words
         },
         decades={word: int(label[:-1]) for label, words in numbers if label.endswith("0s") for word in words},
+        times={word: int(label[6:]) for label, words in numbers if label.startswith("times") for word in words},
         romans={word: int(label[6:]) for label, words in numbers if label.startswith("roman") for word in words},
         grammar=grammar,
         verbs=frozenset(map(stem, grammar["verb"])),

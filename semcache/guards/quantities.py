@@ -21,6 +21,7 @@ _MULTIPLIERS: Final = {
     "billion": 10**9,
     "thousand": 1000,
 }
+_AFTER_ONCE: Final = frozenset({"", "a", "an", "per", "every", "each", "only"})  # elsewhere it joins clauses
 _HALF: Final = Fraction(1, 2)
 _ORDINAL_TAILS: Final = frozenset({"st", "nd", "rd", "th"})
 _CURRENCY: Final = frozenset({"$", "£", "€", "¥", "₹", "usd", "eur", "gbp", "jpy", "inr"})
@@ -28,6 +29,7 @@ _ARTICLES: Final = frozenset({"a", "an"})
 _ISO_DATE: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)")
 _SLASH_DATE: Final = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})")
 _DOTTED_DATE: Final = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})")  # the day comes first wherever it is written so
+_PART_OR_RANGE: Final = re.compile(r"(\d+)([/-])(\d+)")  # "1/2 cup", "2-3 days"
 _DECADE: Final = re.compile(r"(?:19)?(\d+0)s")
 _DOTTED_TIME: Final = re.compile(r"\d{1,2}\.[0-5]\d")  # "9.30 am", as the British write it
 _HALVES: Final = {"morning": "a", "afternoon": "p", "evening": "p"}
@@ -135,6 +137,8 @@ class _Reader:
             return self._add(at, at + 1, value, "th")
         if word in self.lexicon.romans:
             return self._add(at, at + 1, Fraction(self.lexicon.romans[word]), "roman")
+        if word in self.lexicon.times and (word != "once" or self.word(at + 1) in _AFTER_ONCE):
+            return self._add(at, at + 1, Fraction(self.lexicon.times[word]), "time", needed=word != "once")
         if word in self.lexicon.decades:
             return self._add(at, at + 1, Fraction(self.lexicon.decades[word]), "decade")
         if word == "quarter" and self.word(at + 1) in ("past", "to"):
@@ -267,9 +271,8 @@ class _Reader:
         return self._with_unit(at, end, value, exact, needed)
 
     def _with_unit(self, at: int, end: int, value: Fraction, exact: str, needed: bool) -> int:
-        two = f"{self.word(end)} {self.word(end + 1)}"
-        for name, length in ((two, 2), (self.word(end), 1)):
-            unit = self.lexicon.units.get(name)
+        for length in (3, 2, 1):
+            unit = self.lexicon.units.get(" ".join(map(self.word, range(end, end + length))))
             if unit is not None:
                 return self._measured(at, end + length, value, unit)
         before = self.word(at - 1)
@@ -333,6 +336,12 @@ class _Reader:
             day, month, year = (int(part) for part in match.groups())
         elif match := _DECADE.fullmatch(word):
             return self._add(at, at + 1, Fraction(int(match[1])), "decade")
+        elif (match := _PART_OR_RANGE.fullmatch(word)) and self.word(at + 1) in self.lexicon.units:
+            first, last = Fraction(match[1]), Fraction(match[3])
+            if match[2] == "/":
+                return self._with_unit(at, at + 1, first / last, "", True) if last else at + 1
+            self._add(at, at + 1, first, "")
+            return self._with_unit(at, at + 1, last, "", True)
         else:
             return at + 1
         for value, unit in ((day, "day"), (month, "month"), (year, "")):
@@ -361,5 +370,6 @@ class _Reader:
             for behind in (end, end + 1):  # "50 users or more"
                 side = bounds["after"].get(self.folds[behind : behind + length])
                 if side:
+                    self.used.update(range(behind, behind + length))
                     return side, at, behind + length
         return "", at, end

@@ -48,6 +48,11 @@ _TOKEN: Final = re.compile(
 )
 _LETTER_DASH_DIGIT: Final = re.compile(r"([^\W\d_])-(\d)")
 _ALIKE: Final = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": " ", "‑": "-"})
+_NUMBERED: Final = frozenset({"version", "aged"})
+"""Stems that say nothing before a number: "version 3.12", "aged 18"."""
+_MODEL: Final = re.compile(r"([a-z]{2,})-?(\d+)")
+_NUMBER_SIGN: Final = re.compile(r"\b[Nn]o\.\s?(?=\d)")
+_PLUS: Final = re.compile(r"(?<=\d)\+(?![\w+])")
 _VERSION: Final = re.compile(r"v(\d+(?:\.\d+)*)")
 _GLUED: Final = re.compile(r"(\d+(?:\.\d+)?)([^\W\d_]+)")
 _SUFFIXES: Final = frozenset({"am", "pm", "st", "nd", "rd", "th", "k", "m", "mn", "bn"})
@@ -121,7 +126,8 @@ class Text:
     @cached_property
     def poles(self) -> tuple[Found[tuple[Pole, ...]], ...]:
         """The tokens that stand at one end of a line of opposites, from the left."""
-        return tuple(english().poles.find(self.folds, self.stems))
+        # Units of measured quantities are none: "a week" and "7 days" may be equal.
+        return tuple(one for one in english().poles.find(self.folds, self.stems) if one.start not in self.counted)
 
 
 def fold(text: str) -> str:
@@ -133,7 +139,7 @@ def fold(text: str) -> str:
 def read(text: str) -> Text:
     """Read a text. Pure; the memo is bounded by number, so very long texts should not come here by the thousand."""
     blocks = tuple(" ".join(block.strip("`~").split()) for block in _BLOCK.findall(text))
-    prose = unicodedata.normalize("NFKC", _BLOCK.sub(" ", text) if blocks else text).translate(_ALIKE)
+    prose = _spelled_out(unicodedata.normalize("NFKC", _BLOCK.sub(" ", text) if blocks else text).translate(_ALIKE))
     lexicon = english()
     tokens = closed_up(_without_fillers(_tokens(prose), lexicon), lexicon)
     folds = tuple(token.fold for token in tokens)
@@ -148,7 +154,7 @@ def read(text: str) -> Text:
         for at, token in enumerate(tokens)
         if (token.fold in lexicon.function and not _is_label(tokens, at))
         or token.stem in lexicon.light
-        or (token.stem == "version" and at + 1 < len(tokens) and tokens[at + 1].kind in ("number", "code"))
+        or _is_idle(tokens, at, counted)
     }
     return Text(
         folded=fold(text),
@@ -178,6 +184,17 @@ def _is_label(tokens: Sequence[Token], at: int) -> bool:
     return token.fold != "a" or after is None or after.kind == "symbol" or after.fold in english().function
 
 
+def _is_idle(tokens: Sequence[Token], at: int, counted: AbstractSet[int]) -> bool:
+    """Whether what stands beside a word says it already: "version 3.12", "four people", "failed to start"."""
+    stem = tokens[at].stem
+    if stem == "person":
+        return at - 1 in counted
+    after = tokens[at + 1] if at + 1 < len(tokens) else None
+    if after is None:
+        return False
+    return after.fold == "to" if stem == "fail" else after.kind in ("number", "code") and stem in _NUMBERED
+
+
 def _content(
     tokens: Sequence[Token],
     phrases: Mapping[int, Found[tuple[int, ...]]],
@@ -204,6 +221,13 @@ def _content(
                 yield Word(written, stems, frozenset(found.value), at)
         elif token.kind == "word" and at not in idle and at not in counted:
             yield Word(token.fold, token.stem, frozenset(found.value) if found else frozenset(), at)
+
+
+def _spelled_out(prose: str) -> str:
+    """With "no. 5" as "number 5", which denies nothing, and "18+" as "18 or more"."""
+    if "o." in prose:
+        prose = _NUMBER_SIGN.sub("number ", prose)
+    return _PLUS.sub(" or more", prose) if "+" in prose else prose
 
 
 def _tokens(prose: str) -> list[Token]:
@@ -247,6 +271,10 @@ def _codes(raw: str, starts: bool) -> tuple[Token, ...]:
     if glued and (glued[2] in _SUFFIXES or glued[2] in english().units):
         number, unit = glued.groups()
         return Token(number, number, number, "number", starts), Token(unit, unit, unit, "word", False)
+    model = _MODEL.fullmatch(folded)
+    if model and folded not in english().known:
+        name, number = model.groups()
+        return Token(name, name, stem(name), "word", starts), Token(number, number, number, "number", False)
     if version := _VERSION.fullmatch(folded):
         folded = version[1]
         if folded.count(".") < 2:
