@@ -39,7 +39,8 @@ class Recorder(Protocol):
 class Codec(Protocol):
     """One wire format. Codecs derive from it, and have its answers where they have none of their own.
 
-    Contract (each line is a test in ``tests/wire``):
+    Contract (each line is a test in ``semcache.testing.codec_contract``; where attachments and transport-only fields
+    stand, and what an SDK makes of a stream, is tested in ``tests/wire``):
 
     - ``parse`` puts every field of the body into ``Request.scope`` except transport-only ones and the fuzzy text,
       whose place keeps a marker; a field that the codec has never heard of is part of the scope.
