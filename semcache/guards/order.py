@@ -10,8 +10,9 @@ from semcache.guards.text import Text
 
 _ASKED: Final = frozenset({"who", "whom", "what", "which"})
 _PERSONS: Final = {
-    "i": "i", "me": "i", "we": "we", "us": "we", "you": "you", "he": "he", "him": "he", "she": "she", "they": "they",
-    "them": "they", "someone": "someone", "somebody": "someone", "anyone": "anyone", "anybody": "anyone",
+    "i": "i", "me": "i", "my": "i", "we": "we", "us": "we", "our": "we", "you": "you", "he": "he", "him": "he",
+    "she": "she", "they": "they", "them": "they", "someone": "someone", "somebody": "someone",
+    "anyone": "anyone", "anybody": "anyone",
 }  # fmt: skip
 _TRADED: Final = frozenset(
     frozenset(pair)
@@ -36,11 +37,11 @@ class _Parts(NamedTuple):
     poles: dict[int, tuple[int, ...]]  # line of opposites -> poles in order
     sequence: tuple[str, ...]  # content words and persons
     links: tuple[str, ...]  # prepositions, sorted
-    folds: tuple[str, ...]
+    text: Text
     written: dict[str, str]  # stem -> word, in order
 
     def name(self, stems: frozenset[str]) -> str:
-        return " ".join(word for stem, word in self.written.items() if stem in stems)
+        return " ".join(word for stem, word in self.written.items() if stem in stems or _PERSONS.get(word) in stems)
 
 
 def _read(text: Text) -> _Parts:
@@ -55,17 +56,15 @@ def _read(text: Text) -> _Parts:
     links = tuple(sorted(fold for fold in text.folds if fold in prepositions))
     # Sentences change places freely, and so do those who do a thing with one another.
     free = any(token.starts for token in text.tokens[1:]) or not english().mutual.isdisjoint(text.stems)
-    sequence = () if free else _sequence(text, content)
-    return _Parts(source, goal[1], origin, goal, around, alone, joined, poles, sequence, links, text.folds, written)
+    sequence = () if free else _sequence(text)
+    return _Parts(source, goal[1], origin, goal, around, alone, joined, poles, sequence, links, text, written)
 
 
-def _sequence(text: Text, content: set[int]) -> tuple[str, ...]:
-    """The content words as stems, and the persons, in order."""
-    return tuple(
-        text.stems[at] if at in content else _PERSONS[fold]
-        for at, fold in enumerate(text.folds)
-        if at in content or fold in _PERSONS
-    )
+def _sequence(text: Text) -> tuple[str, ...]:
+    """The words that are none of grammar as stems, and the persons, in order."""
+    function = english().function
+    said = zip(text.folds, text.stems, strict=True)
+    return tuple(_PERSONS.get(fold, stem) for fold, stem in said if fold not in function or fold in _PERSONS)
 
 
 def _behind(text: Text, content: set[int], words: frozenset[str], step: int = 1) -> tuple[int, frozenset[str]]:
@@ -73,7 +72,8 @@ def _behind(text: Text, content: set[int], words: frozenset[str], step: int = 1)
     if text.present.isdisjoint(words):
         return 0, frozenset()
     places = [at for at, fold in enumerate(text.folds) if fold in words]
-    return len(places), frozenset().union(*(_phrase(text, content, at + step, step) for at in places))
+    persons = {_PERSONS[fold] for at in places for fold in text.folds[at + 1 : at + 2] if fold in _PERSONS}
+    return len(places), frozenset(persons).union(*(_phrase(text, content, at + step, step) for at in places))
 
 
 def _sides(
@@ -157,12 +157,6 @@ def _compare(query: _Parts, cached: _Parts) -> str:
     for pair in query.joined.keys() & cached.joined.keys():
         if query.joined[pair] != cached.joined[pair]:
             return f"{query.name(pair)}: {query.joined[pair]} / {cached.joined[pair]}"
-    traded = _traded(query.folds, cached.folds)
-    if traded:
-        return traded
-    exchanged = _exchanged(query, cached)
-    if exchanged:
-        return f"{exchanged} exchanged"
     for pivot in query.around.keys() & cached.around.keys():
         if _swapped(query.around[pivot], cached.around[pivot]):
             before, after = query.around[pivot]
@@ -175,7 +169,7 @@ def _compare(query: _Parts, cached: _Parts) -> str:
         if query.poles[line] == cached.poles[line][::-1]:
             first, second = (english().pole_names[Pole(line, side)] for side in query.poles[line][:2])
             return f"{first} … {second} / the other way round"
-    return ""
+    return _traded(query.text, cached.text) or _exchanged(query, cached)
 
 
 def _moved(ours: _Parts, theirs: _Parts) -> frozenset[str]:
@@ -185,12 +179,27 @@ def _moved(ours: _Parts, theirs: _Parts) -> frozenset[str]:
     return frozenset()
 
 
-def _traded(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
-    """The one word in which two texts differ, if it is a preposition for one that means something else."""
-    if len(ours) != len(theirs):
+def _traded(ours: Text, theirs: Text) -> str:
+    """What differs between texts of one build: a preposition for one that means something else, or two words that
+    have changed places ("is a square a rectangle"). Those that "and" or "or" joins may.
+    """
+    if len(ours.folds) != len(theirs.folds):
         return ""
-    traded = [(a, b) for a, b in zip(ours, theirs, strict=True) if a != b]
-    return f"{traded[0][0]} / {traded[0][1]}" if len(traded) == 1 and frozenset(traded[0]) in _TRADED else ""
+    traded = [at for at, (a, b) in enumerate(zip(ours.stems, theirs.stems, strict=True)) if a != b]
+    if len(traded) == 1:
+        pair = ours.folds[traded[0]], theirs.folds[traded[0]]
+        return " / ".join(pair) if frozenset(pair) in _TRADED else ""
+    if len(traded) != 2:
+        return ""
+    first, second = traded
+    function = english().function
+    if second - first == 1 or ours.folds[first] in function or ours.folds[second] in function:
+        return ""
+    if (ours.stems[first], ours.stems[second]) != (theirs.stems[second], theirs.stems[first]):
+        return ""
+    between = set(ours.folds[first + 1 : second])
+    joined = not between.isdisjoint(english().grammar["pairing"]) or not english().mutual.isdisjoint(ours.stems)
+    return "" if joined else f"{ours.folds[first]}, {ours.folds[second]} exchanged"
 
 
 def _exchanged(ours: _Parts, theirs: _Parts) -> str:
@@ -205,7 +214,7 @@ def _exchanged(ours: _Parts, theirs: _Parts) -> str:
     if len(moved) != 2:
         return ""
     (a, b, first), (c, d, second) = moved
-    return f"{a}, {c}" if (a, c) == (d, b) and second - first > 1 else ""
+    return f"{a}, {c} exchanged" if (a, c) == (d, b) and second - first > 1 else ""
 
 
 def _swapped(a: tuple[frozenset[str], frozenset[str]], b: tuple[frozenset[str], frozenset[str]]) -> bool:
