@@ -75,12 +75,20 @@ def _not_in_the_money(books: Stats, unpriced: int) -> Iterator[str]:
         yield f"Not in the money, as no price is known (--prices FILE sets one): calls of {', '.join(shown + more)}."
 
 
-def budget_lines(states: Iterable[BudgetState]) -> Iterator[str]:
+def outside(state: BudgetState, books: Stats) -> int:
+    """Micro-dollars that the books have more than a budget counts: what caches without one paid on the same store."""
+    rows = (row for row in books.rows if row.day == state.day and state.namespace in (None, row.namespace))
+    return max(sum(row.books.paid_usd_micro for row in rows) - state.spent_usd_micro, 0)
+
+
+def budget_lines(states: Iterable[BudgetState], books: Stats) -> Iterator[str]:
     """How the budgets stand today."""
     for state in states:
         whose = "all namespaces" if state.namespace is None else safe(state.namespace)
         spent, whole = dollars(state.spent_usd_micro), dollars(state.usd_micro)
-        yield f"Budget of {whose} today (UTC): {spent} of {whole}, {state.share:.0%}."
+        more = outside(state, books)
+        rest = f" Caches without a budget paid {dollars(more)} more." if more else ""
+        yield f"Budget of {whose} today (UTC): {spent} of {whole}, {state.share:.0%}.{rest}"
 
 
 def count(value: int | None) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from semcache.cli._common import console, counted, json_option, opened, print_json, safe, store_option
-from semcache.cli._money import budget_lines, sources, summary, usd
+from semcache.cli._money import budget_lines, outside, sources, summary, usd
 
 if TYPE_CHECKING:
     from datetime import date
@@ -50,9 +50,12 @@ def stats(store_url: str, namespace: str | None, days: int, price_file: str | No
 
 @dataclass(frozen=True)
 class _Found:
+    """``booked``: the books without the prices of a file that is given now."""
+
     since: date
     size: StoreStats
     books: Stats
+    booked: Stats
     live: dict[str, Standing]
     budgets: list[BudgetState]
     predicted: list[Predicted]
@@ -63,7 +66,9 @@ class _Found:
             "store": self.size._asdict(),
             **self.books.to_dict(),
             "live": {name: standing.to_dict() for name, standing in self.live.items()},
-            "budgets": [state.to_dict() for state in self.budgets],
+            "budgets": [
+                {**state.to_dict(), "usd_outside": outside(state, self.booked) / 1e6} for state in self.budgets
+            ],
             "prompt_cache": [row.to_dict() for row in self.predicted],
         }
 
@@ -78,7 +83,7 @@ def _read(store_url: str, namespace: str | None, days: int, price_file: str | No
     since = datetime.now(timezone.utc).date() - timedelta(days=days - 1)
     prices = Prices(price_file)
     with opened(store_url) as store:
-        books = Ledger(store, prices).report(namespace=namespace, since=since)
+        books = booked = Ledger(store, prices).report(namespace=namespace, since=since)
         budgets = [state for state in budgets_standing(store) if namespace in (None, state.namespace)]
         size = store.stats()
         records = decode(store.counters(PREFIX))
@@ -86,7 +91,7 @@ def _read(store_url: str, namespace: str | None, days: int, price_file: str | No
     if price_file is not None:
         books = books.settled(prices)
     live = {name: record.standing for name, record in sorted(records.items()) if namespace in (None, name)}
-    return _Found(since, size, books, live, budgets, predicted)
+    return _Found(since, size, books, booked, live, budgets, predicted)
 
 
 def _show(found: _Found) -> None:
@@ -98,7 +103,7 @@ def _show(found: _Found) -> None:
     for name, standing in found.live.items():
         for line in _standing(name, standing):
             out.print(line)
-    for line in (*map(safe, predictions.lines(found.predicted)), *budget_lines(found.budgets)):
+    for line in (*map(safe, predictions.lines(found.predicted)), *budget_lines(found.budgets, found.booked)):
         out.print(line)
     if not books.rows:
         out.print(f"No calls are booked since {found.since}.")

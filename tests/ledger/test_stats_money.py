@@ -116,3 +116,18 @@ def test_a_bad_price_file_is_named(store_url: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["stats", "--store", store_url, "--prices", str(path)])
     assert result.exit_code == 2
     assert "output must be a number" in result.stderr
+
+
+def test_what_caches_without_a_budget_paid_is_told_beside_it(tmp_path: Path) -> None:
+    url = f"sqlite://{tmp_path / 's.db'}"
+    for budgets, usage in (([Budget(1)], Usage(1000, 0)), ([], Usage(50_000, 0))):
+        store = SqliteStore(tmp_path / "s.db", budget_s=5)
+        ledger, counted = Ledger(store), Budgets(budgets, store, lambda event: None)
+        ledger.on_paid.append(counted.paid)
+        ledger.record(Outcome("miss", model=OPUS, usage=usage))
+        ledger.close()
+        counted.close()
+        store.close()
+    assert "today (UTC): $0.0040 of $1.00, 0%. Caches without a budget paid $0.2000 more." in run("--store", url)
+    (told,) = json.loads(run("--store", url, "--json"))["budgets"]
+    assert (told["usd_spent"], told["usd_outside"]) == (0.004, 0.2)
