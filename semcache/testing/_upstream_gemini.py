@@ -12,7 +12,10 @@ from collections.abc import Iterator, Mapping
 
 from semcache.testing._upstream_model import Ask, Json, Turn, digest, input_tokens, pieces
 
-_PATH = re.compile(r"/v1(?:beta)?/models/(?P<model>[^/:]+):(?P<method>generateContent|streamGenerateContent)")
+_PATH = re.compile(
+    r"/v1(?:beta1?)?/(?:(?:projects/[^/]+/locations/[^/]+/)?publishers/google/)?models/(?P<model>[^/:]+)"
+    r":(?P<method>generateContent|streamGenerateContent)"
+)
 _FINISH = {"stop": "STOP", "tools": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY"}
 _STATUS = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED"}
 _PIECES_PER_EVENT = 6

@@ -12,6 +12,7 @@ import pydantic
 import pytest
 from google import genai
 from google.genai import errors, types
+from google.oauth2.credentials import Credentials
 from sdk_clients import collected, settled
 
 from semcache import SemanticCache, last_outcome
@@ -201,3 +202,20 @@ def test_a_wrapped_client_outlives_the_name_of_its_original(up: Upstream, exact_
     assert wrapped.models.generate_content(model=MODEL, contents=QUESTION).text
     assert wrapped.models.generate_content(model=MODEL, contents=QUESTION).text
     assert up.calls() == 1
+
+
+@BOTH
+async def test_vertex_takes_the_same_path(is_async: bool, up: Upstream, exact_cache: SemanticCache) -> None:
+    http, async_http = httpx2.Client(verify=_TLS), httpx2.AsyncClient(verify=_TLS)
+    options = types.HttpOptions(base_url=up.gemini_url, httpx_client=http, httpx_async_client=async_http)
+    client = exact_cache.wrap(
+        genai.Client(vertexai=True, project="p", location="l", credentials=Credentials("token"), http_options=options)
+    )
+    first = await ask(client, is_async)
+    assert plain(await ask(client, is_async)) == plain(first)
+    assert said(await tell(client, is_async)) == first.text
+    (sent,) = up.requests()
+    assert sent.path == f"/v1beta1/projects/p/locations/l/publishers/google/models/{MODEL}:generateContent"
+    assert sent.headers["authorization"] == "Bearer token"
+    http.close()
+    await async_http.aclose()
