@@ -10,7 +10,7 @@ from semcache.judging import judge
 from semcache.keys import history_of
 from semcache.live.answers import answer_text, folded
 from semcache.live.record import MAX_SLACK
-from semcache.policy import max_age
+from semcache.policy import max_age, secret_in
 from semcache.privacy import hides
 from semcache.schemas import demanded
 from semcache.steps import CheckSchema, Embed, GetExact, Near, Rewrite, Search, Step, Verify
@@ -111,6 +111,8 @@ def embed(ctx: Call) -> Generator[Step, Any, Vector | None]:
         outcome.reason = "no rewrite"
     elif hidden := hides(fuzzy.embedded):
         outcome.reason = hidden
+    elif secret := _brought(ctx, fuzzy):
+        outcome.reason = f"{secret} in the rewrite"
     else:
         ctx.compared = fuzzy.compared
         started = ctx.tick()
@@ -123,6 +125,13 @@ def embed(ctx: Call) -> Generator[Step, Any, Vector | None]:
         else:
             ctx.embedded = answer
     return ctx.embedded
+
+
+def _brought(ctx: Call, fuzzy: Fuzzy) -> str:
+    """The secret in a rewritten question; what the caller wrote has been searched."""
+    if ctx.request.history and ctx.policy.context == "rewrite":
+        return secret_in(ctx.policy, fuzzy.embedded.encode())
+    return ""
 
 
 def _fuzzy(ctx: Call, text: str) -> Generator[Step, Any, Fuzzy | None]:

@@ -30,6 +30,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from semcache import agreement
+from semcache._callables import must_not_await
 from semcache.context import MODES as CONTEXTS
 from semcache.context import Context, Rewrite, user_turns
 from semcache.errors import ConfigurationError
@@ -238,6 +239,7 @@ class Policy:
             raise ConfigurationError(f"context is one of {', '.join(CONTEXTS)}, not {self.context!r}")
         if (self.context == "rewrite") != (self.rewrite is not None):
             raise ConfigurationError('context="rewrite" and a callable to rewrite with need each other')
+        must_not_await("rewrite", self.rewrite)
         if self.window < 1:
             raise ConfigurationError(f"window must be at least 1, not {self.window}")
 

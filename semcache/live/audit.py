@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from semcache._callables import must_not_await
 from semcache.context import in_context
 from semcache.keys import history_of
 from semcache.live.answers import Judge, answer_text, same_answer
@@ -75,6 +76,9 @@ class Auditor:
         rate: Share of semantic hits to audit, in (0, 1].
         judge: ``None`` takes :func:`semcache.live.answers.same_answer`, whose verdicts make no rate.
         mark_wrong: Told of the key id and the entry id of a pair that was found wrong, and of the entry's answer.
+
+    Raises:
+        ConfigurationError: The judge is a coroutine function.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Auditor:
         mark_wrong: Callable[[int, int, bytes], None],
         emit: Callable[[Event], None],
     ) -> None:
+        must_not_await("a judge", judge)
         self._rate = rate
         self._judge = judge
         self._evidence = evidence
@@ -213,7 +218,7 @@ class Auditor:
                     self._evidence.dropped(audit.outcome.namespace)
                 else:
                     context.run(self._perform, audit)
-            except Exception as error:
+            except BaseException as error:  # a judge's SystemExit must not end the thread: it would not be replaced
                 self._failed(audit, error)
             finally:
                 jobs.task_done()
@@ -228,8 +233,7 @@ class Auditor:
     def _compare(self, audit: Audit, fresh: bytes) -> None:
         entry, outcome = audit.entry, audit.outcome
         judge = self._judge or same_answer
-        right = judge(audit.question, audit.stored, answer_text(entry.response), answer_text(fresh))
-        right = right if right is None else bool(right)
+        right = _verdict(judge(audit.question, audit.stored, answer_text(entry.response), answer_text(fresh)))
         would: WouldServe | None = outcome.would_serve
         if would is not None:
             would.agrees = right
@@ -244,11 +248,20 @@ class Auditor:
             raise AuditFailed(reply.reason or "the answer cannot be represented")
         return reply.body
 
-    def _failed(self, audit: Audit, error: Exception) -> None:
+    def _failed(self, audit: Audit, error: BaseException) -> None:
         if self._closed:
             return  # so is the store, and that may be why
-        self._emit(Event("audit_error", f"an audit came to nothing: {error}", error))
+        self._emit(Event("audit_error", f"an audit came to nothing: {error or repr(error)}", error))
         self._evidence.failed(audit.outcome.namespace)
+
+
+def _verdict(said: object) -> bool | None:
+    """What a judge has said. Anything but a truth value is none: "no" and 0.1 would count as right."""
+    if said is None:
+        return None
+    if said not in (True, False):  # numpy's are equal to these, and so are 1 and 0
+        raise AuditFailed(f"the judge said {said!r}, where True, False or None is wanted")
+    return bool(said)
 
 
 def _on_event_loop() -> bool:

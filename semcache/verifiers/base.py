@@ -10,6 +10,7 @@ from types import FunctionType
 from typing import Final, Protocol
 from uuid import uuid4
 
+from semcache._callables import must_not_await
 from semcache.errors import ConfigurationError, VerifierError
 
 TextPair = tuple[str, str]
@@ -36,9 +37,14 @@ class Verifier(Protocol):
 
 
 class FunctionVerifier:
-    """A verifier made of ``function(query, cached) -> probability``."""
+    """A verifier made of ``function(query, cached) -> probability``.
+
+    Raises:
+        ConfigurationError: It is a coroutine function.
+    """
 
     def __init__(self, function: Callable[[str, str], float]) -> None:
+        must_not_await("a verifier", function)
         self._function = function
         self.fingerprint = fingerprint(function)
 
@@ -53,9 +59,10 @@ def resolve(verifier: object) -> Verifier:
     """A verifier from what a policy holds: one already, or a function of two texts.
 
     Raises:
-        ConfigurationError: It is neither.
+        ConfigurationError: It is neither, or a coroutine function.
     """
     if hasattr(verifier, "score"):
+        must_not_await("a verifier", verifier.score)
         return verifier
     if callable(verifier):
         return FunctionVerifier(verifier)

@@ -36,7 +36,8 @@ class OnnxCrossEncoder:
     Args:
         folder: The model.
         label: Which output means "the same", as ``config.json`` calls it; found by itself among the usual names.
-        window: Most tokens of a pair; a longer one is not scored, since what is cut off may be what differs.
+        window: Most tokens of a pair; a longer one is not scored, since what is cut off may be what differs. A graph
+            that was exported for one length sets a limit of its own.
         threads: Of onnxruntime.
 
     Raises:
@@ -81,17 +82,22 @@ class OnnxCrossEncoder:
         import numpy as np
 
         tokenizer, session = self._load()
+        inputs = session.get_inputs()
+        length = inputs[0].shape[1]
+        fixed = isinstance(length, int)  # a name, or nothing, where it takes any
+        window = min(self._window, length) if fixed else self._window
         encoded = tokenizer.encode(first, second)
-        if len(encoded.ids) > self._window:
-            raise VerifierError(f"a pair of {len(encoded.ids)} tokens, of which the verifier reads {self._window}")
+        if len(encoded.ids) > window:
+            raise VerifierError(f"a pair of {len(encoded.ids)} tokens, of which the verifier reads {window}")
+        if fixed:
+            encoded.pad(length)
         given = {
             "input_ids": encoded.ids,
             "attention_mask": encoded.attention_mask,
             "token_type_ids": encoded.type_ids,
         }
-        wanted = [item.name for item in session.get_inputs()]
         try:
-            logits = session.run(None, {name: np.array([given[name]], np.int64) for name in wanted})[0]
+            logits = session.run(None, {item.name: np.array([given[item.name]], np.int64) for item in inputs})[0]
         except Exception as error:  # onnxruntime raises many classes, all derived from Exception alone
             raise VerifierError(f"the cross-encoder failed: {error}") from error
         return _probability(np.asarray(logits, np.float64).ravel(), self._column)

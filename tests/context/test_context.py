@@ -51,6 +51,10 @@ def stand_alone(history, text):
     return text.replace("they", band)
 
 
+async def stand_alone_later(history, text):
+    return stand_alone(history, text)
+
+
 # Loosening
 
 
@@ -155,6 +159,18 @@ def test_a_rewrite_that_fails_leaves_the_exact_tier(wrong) -> None:
         assert {event.kind for event in events} == {"rewrite_error"}
 
 
+def test_a_secret_that_a_rewrite_brings_in_is_neither_embedded_nor_stored() -> None:
+    secret = "sk-" + "a1b2c3d4" * 4
+    embedder = Embedder()
+    with open_(embedder=embedder, context="rewrite", rewrite=lambda history, text: f"{text} {secret}") as cache:
+        stored = cache.store(about("Queen"), "never")
+        outcome = cache.lookup(about("Genesis")).outcome
+        assert (outcome.status, outcome.reason) == ("miss", "secret: API key in the rewrite")
+        assert cache.lookup(about("Queen")).outcome.layer == "exact"
+        (entry,) = cache.engine.store.fetch([stored.entry_id])
+        assert (entry.text, entry.vector, embedder.seen) == ("When did they disband?", None, [])
+
+
 async def test_on_an_event_loop_a_rewrite_runs_in_a_thread() -> None:
     threads = []
 
@@ -218,7 +234,14 @@ def test_hidden_characters_in_an_earlier_turn_are_seen() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"context": "all"}, {"context": "rewrite"}, {"rewrite": stand_alone}, {"context": "window", "window": 0}]
+    "bad",
+    [
+        {"context": "all"},
+        {"context": "rewrite"},
+        {"rewrite": stand_alone},
+        {"context": "rewrite", "rewrite": stand_alone_later},
+        {"context": "window", "window": 0},
+    ],
 )
 def test_what_cannot_work_is_refused(bad) -> None:
     with pytest.raises(ConfigurationError):

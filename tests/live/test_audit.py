@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import openai
 import pytest
 from bank import ANSWER, OTHER, RESET, RESET_AGAIN, Upstream, eventually
@@ -198,6 +199,49 @@ def test_what_fails_in_an_audit_is_an_event(fails):
         assert settled(cache) == Standing(failed=1)
     (event,) = events
     assert (event.kind, type(event.error)) == ("audit_error", ConnectionError if fails == "upstream" else KeyError)
+
+
+@pytest.mark.parametrize("junk", ["no", 0.2, {}, "", 2])
+def test_what_is_no_truth_value_is_no_verdict(junk):
+    events = []
+    with SemanticCache(store="memory://", policy=ALL, judge=lambda *texts: junk) as cache:
+        cache.on_event(events.append)
+        ask = cache.wrap(Upstream().ask)
+        ask(RESET)
+        ask(RESET_AGAIN)
+        assert settled(cache) == Standing(failed=1)
+        assert ask(RESET_AGAIN) == ANSWER
+        assert last_outcome().hit  # the pair is not held to be wrong
+    assert f"the judge said {junk!r}" in events[0].message
+
+
+@pytest.mark.parametrize(("said", "wrong"), [(np.True_, 0), (np.False_, 1), (1, 0), (0, 1)])
+def test_what_equals_a_truth_value_is_one(said, wrong):
+    with SemanticCache(store="memory://", policy=ALL, judge=lambda *texts: said) as cache:
+        ask = cache.wrap(Upstream().ask)
+        ask(RESET)
+        ask(RESET_AGAIN)
+        assert settled(cache) == Standing(audited=1, wrong=wrong)
+
+
+def test_a_judge_that_exits_fails_its_own_audits_only():
+    exits = [True] * (module.WORKERS + 1)
+
+    def judge(*texts):
+        if exits:
+            exits.pop()
+            sys.exit(1)
+        return True
+
+    with SemanticCache(store="memory://", policy=ALL, judge=judge) as cache:
+        events = []
+        cache.on_event(events.append)
+        ask = cache.wrap(Upstream().ask)
+        ask(RESET)
+        for n in range(module.WORKERS + 2):
+            ask(RESET_AGAIN)
+            assert settled(cache) == Standing(failed=min(n + 1, module.WORKERS + 1), audited=n // (module.WORKERS + 1))
+    assert {event.kind for event in events} == {"audit_error"}
 
 
 def test_an_audit_asks_what_was_asked_even_if_the_caller_goes_on_with_the_messages():
@@ -435,6 +479,8 @@ def test_shadow_mode_audits_with_the_answers_that_it_has():
 def test_what_cannot_work_is_refused():
     with pytest.raises(ConfigurationError, match="needs a judge"):
         SemanticCache(store="memory://", policy=BUDGET)
+    with pytest.raises(ConfigurationError, match="a judge is called on a thread"):
+        SemanticCache(store="memory://", policy=ALL, judge=asyncio.sleep)
     with pytest.raises(ConfigurationError, match="audit_rate"):
         Policy(max_false_hit_rate=0.01)
     for wrong in ({"audit_rate": 1.5}, {"audit_rate": 1.0, "max_false_hit_rate": 0.0}, {"audit_confidence": 1.0}):

@@ -46,6 +46,13 @@ def test_a_pair_that_is_too_long_is_not_scored(tmp_path):
         OnnxCrossEncoder(write_folder(tmp_path), window=6).score([("a b", "c d")])
 
 
+def test_a_graph_that_was_exported_for_one_length_is_given_that_length(tmp_path):
+    verifier = OnnxCrossEncoder(write_folder(tmp_path, length=9))
+    assert verifier.score([("a", "b"), ("a b", "a b c d")]) == pytest.approx([sigmoid(2), sigmoid(4 + 5 + 3 - 5)])
+    with pytest.raises(VerifierError, match="10 tokens, of which the verifier reads 9"):
+        verifier.score([("a b c", "a b c d")])
+
+
 @pytest.mark.parametrize("missing", ["tokenizer.json", "config.json", "onnx/model.onnx"])
 def test_a_folder_without_a_part_is_refused(tmp_path, missing):
     folder = write_folder(tmp_path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 
@@ -109,6 +110,20 @@ def test_what_is_no_verifier_is_refused_when_the_cache_is_built():
         resolve(3)
     with pytest.raises(ConfigurationError, match="is neither"):
         SemanticCache(store="memory://", policy=Policy(verifier=3, verify_from=0.5))  # type: ignore[arg-type]
+
+
+class Awaiting:
+    async def score(self, pairs):
+        return [1.0] * len(pairs)
+
+    async def __call__(self, query, cached):
+        return 1.0
+
+
+@pytest.mark.parametrize("verifier", [Awaiting(), Awaiting().score, asyncio.sleep])
+def test_a_verifier_that_must_be_awaited_is_refused(verifier):
+    with pytest.raises(ConfigurationError, match="a plain function, not a coroutine function"):
+        made(SemanticCache, verifier)
 
 
 def embed(texts):

@@ -10,16 +10,20 @@ from semcache.embedders._bert_graph import FLOAT, INT64, _field, _Graph, _value
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "d")
 
 
-def write_folder(folder: Path, *, labels: tuple[str, ...] = ("LABEL_0",)) -> Path:
-    """A model folder. Logit ``n`` is ``(n + 1) *`` the sum of ids times types, less 5: the second text alone counts."""
+def write_folder(folder: Path, *, labels: tuple[str, ...] = ("LABEL_0",), length: int | None = None) -> Path:
+    """A model folder. Logit ``n`` is ``(n + 1) *`` the sum of ids times types, less 5: the second text alone counts.
+
+    Args:
+        length: The one length in tokens that the graph takes; ``None`` takes any.
+    """
     (folder / "onnx").mkdir(parents=True)
-    (folder / "onnx" / "model.onnx").write_bytes(_graph(len(labels)))
+    (folder / "onnx" / "model.onnx").write_bytes(_graph(len(labels), length))
     (folder / "config.json").write_text(json.dumps({"id2label": dict(enumerate(labels))}))
     (folder / "tokenizer.json").write_text(json.dumps(_tokenizer()))
     return folder
 
 
-def _graph(outputs: int) -> bytes:
+def _graph(outputs: int, length: int | None) -> bytes:
     graph = _Graph()
     graph.node("Mul", ["input_ids", "token_type_ids"], "second")
     graph.node("Mul", ["second", "attention_mask"], "kept")
@@ -30,18 +34,18 @@ def _graph(outputs: int) -> bytes:
         scaled = graph.node("Mul", ["number", graph.scalar(f"times{at}", at + 1.0)], f"scaled{at}")
         columns.append(graph.node("Sub", [scaled, graph.scalar(f"less{at}", 5.0)], f"column{at}"))
     graph.node("Concat", columns, "logits", axis=1)
-    body = _body(graph, outputs)
+    body = _body(graph, outputs, length)
     return _field(1, 9) + _field(7, body) + _field(8, _field(1, "") + _field(2, 20))
 
 
-def _body(graph: _Graph, outputs: int) -> bytes:
+def _body(graph: _Graph, outputs: int, length: int | None) -> bytes:
     inputs = ("input_ids", "attention_mask", "token_type_ids")
     return b"".join(
         [
             *(_field(1, node) for node in graph._nodes),
             _field(2, "tiny"),
             *(_field(5, tensor) for tensor in graph._tensors),
-            *(_field(11, _value(name, INT64, ["n", "l"])) for name in inputs),
+            *(_field(11, _value(name, INT64, ["n", length or "l"])) for name in inputs),
             _field(12, _value("logits", FLOAT, ["n", outputs])),
         ]
     )
