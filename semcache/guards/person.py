@@ -12,6 +12,7 @@ from semcache.guards.text import Text
 _OWNERS: Final = {
     "my": "1", "our": "1", "your": "2", "his": "he", "her": "she", "their": "they", "its": "it",
 }  # fmt: skip
+_IN_GENERAL: Final = frozenset({("what", "is", "a"), ("what", "is", "an")})
 _OF_ANYBODY: Final = frozenset({"how to", "must"})
 _OF_ANYBODY_ABLE: Final = frozenset({"where", "how many", "how much", "how long", "how often", "how old", "how far"})
 _CLASSES: Final = (("speaker", "1"), ("listener", "2"), ("he", "he"), ("she", "she"), ("they", "they"))
@@ -19,6 +20,7 @@ _CLASSES: Final = (("speaker", "1"), ("listener", "2"), ("he", "he"), ("she", "s
 
 class _Persons(NamedTuple):
     owners: dict[str, str]  # stem of what is owned -> person
+    defined: str  # stem of what is asked about in general ("what is a router")
     turns: tuple[str, ...]  # the persons in order
     generic: bool  # "how do you" and "you have to" are said of anybody
     asked: str  # what is asked of a person by "who": whether it "does" it, or "gets" it; empty if it is not asked
@@ -30,6 +32,7 @@ class _Persons(NamedTuple):
 
 def _read(text: Text) -> _Persons:
     owners = {text.stems[at + 1]: _OWNERS[fold] for at, fold in enumerate(text.folds[:-1]) if fold in _OWNERS}
+    defined = text.stems[3] if len(text.folds) > 3 and text.folds[:3] in _IN_GENERAL else ""
     pronouns = _pronouns()
     said = [
         (at, pronouns[fold]) for at, fold in enumerate(text.folds) if fold in pronouns and text.tokens[at].raw != "US"
@@ -41,7 +44,7 @@ def _read(text: Text) -> _Persons:
     kinds = {ask.kind for ask in text.asks}
     generic = not kinds.isdisjoint(_OF_ANYBODY) or "you have to" in line
     generic = generic or ("can you" in line and not kinds.isdisjoint(_OF_ANYBODY_ABLE))
-    return _Persons(owners, tuple(turns), generic, _part(text, said))
+    return _Persons(owners, defined, tuple(turns), generic, _part(text, said))
 
 
 @lru_cache(maxsize=1)
@@ -69,6 +72,8 @@ def _compare(query: _Persons, cached: _Persons) -> str:
     for thing in query.owners.keys() & cached.owners.keys():
         if query.owners[thing] != cached.owners[thing]:
             return f"whose {thing}: person {query.owners[thing]} / {cached.owners[thing]}"
+    if query.defined in cached.owners or cached.defined in query.owners:
+        return f"whose {query.defined or cached.defined}: anybody's / somebody's"
     if not query.turns or not cached.turns:
         return ""
     if len(query.all) == len(query.turns) == 2 and query.turns == cached.turns[::-1]:
