@@ -63,14 +63,15 @@ bench: $(VENV)/.dev
 clean:
 	rm -rf $(VENV) .venv-litellm .venv-st build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-$(VENV)/bin/python:
+# What comes last when an environment is made: one that was cut short is made again.
+$(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/pip
 	$(PIP) install -e '.[openai,anthropic]'
 	touch $@
 
-$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/pip
 	$(PIP) install -e '.[dev]'
 	$(PIP) install --no-deps $(FP32)
 	touch $@ $(VENV)/.demo
