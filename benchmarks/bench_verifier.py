@@ -55,7 +55,8 @@ def rows(policy: Policy, pairs: Sequence[Pair]) -> list[tuple[str, str, str, str
             if (not by_verifier and score) or (by_verifier and bar is not None and score >= bar)
         )
         name, number = ("none", "–") if bar is None else (f"at least {bar:g}", f"{asked}")
-        found.append((name, number, *(interval(accepted[right], totals[right]) for right in (True, False))))
+        good, bad = (interval(accepted[right], totals[right]) for right in (True, False))
+        found.append((name, number, good, bad))
     return found
 
 

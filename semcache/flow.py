@@ -337,12 +337,20 @@ def _stale(ctx: Call, key: Key, lead: Lead | None, why: str) -> Generator[Step, 
     return _hit(ctx, entry, 1.0, "exact", why)
 
 
+def _secret_in_answer(ctx: Call, body: bytes) -> str:
+    found = secret_in(ctx.policy, body)
+    if found or not body.startswith(b"["):
+        return found
+    # The chunks of a generator: a secret may run over several.
+    return secret_in(ctx.policy, answer_text(body).encode(errors="surrogatepass"))
+
+
 def _keep(ctx: Call, key: Key, reply: Reply, latency: float) -> Generator[Step, Any, None]:
     outcome = ctx.outcome
     if reply.keep == "never" or reply.body is None:
         outcome.reason = reply.reason or "the answer cannot be represented"
         return
-    if secret := secret_in(ctx.policy, reply.body):
+    if secret := _secret_in_answer(ctx, reply.body):
         outcome.reason = f"{secret} in the answer"
         return
     if reply.keep == "all" and "embed" not in outcome.seconds:

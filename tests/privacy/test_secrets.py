@@ -176,6 +176,21 @@ def test_a_secret_in_the_answer_is_handed_on_but_not_kept(tmp_path, opened, mode
     assert secret.encode() not in files(tmp_path)
 
 
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_a_secret_that_runs_over_the_chunks_of_a_streamed_answer_is_not_kept(opened, size) -> None:
+    answer = f"your key is {SECRETS['API key'][1]}"
+    with opened() as cache:
+
+        @cache.wrap
+        def ask(prompt):
+            yield from (answer[at : at + size] for at in range(0, len(answer), size))
+
+        for _ in range(2):
+            assert "".join(ask("Make me a key")) == answer
+            assert (last_outcome().status, last_outcome().stored) == ("miss", False)
+            assert last_outcome().reason == "secret: API key in the answer"
+
+
 def test_redacted_requests_match_exactly_and_leave_no_trace(tmp_path, opened, embedder) -> None:
     calls = []
     first, second = SECRETS["API key"][:2]
