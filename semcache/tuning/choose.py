@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -50,17 +51,16 @@ class Sample:
 
     def counts(self, thresholds: Sequence[float]) -> list[Count]:
         """What each threshold makes of the sample."""
-        hits, wrong = (
-            len(levels) - np.searchsorted(np.sort(levels), thresholds) for levels in (self.levels, self._wrong_levels)
-        )
+        hits, wrong = (len(levels) - np.searchsorted(levels, thresholds) for levels in self._sorted)
         return [Count(len(self.levels), int(h), int(w)) for h, w in zip(hits, wrong, strict=True)]
 
     def count(self, threshold: float) -> Count:
         return self.counts([threshold])[0]
 
-    @property
-    def _wrong_levels(self) -> npt.NDArray[np.float64]:
-        return self.levels[self.wrong]
+    @cached_property
+    def _sorted(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """The levels, and those of wrong hits."""
+        return np.sort(self.levels), np.sort(self.levels[self.wrong])
 
 
 Samples = Mapping[Rule, Sample]

@@ -183,7 +183,8 @@ def applied(base: Policy, table: Table, settings: Mapping[str | None, Setting | 
     pool = settings.get(POOLED)
     made = (pool or Setting(base.threshold, Rule.of(base))).everywhere(base)
     shared = table != "namespaces"
-    if shared and pool is None and any(one.semantic is False for one in base.namespaces.values()):
+    off = any(one.semantic is False for one in base.namespaces.values())
+    if shared and off and pool is None and any(settings.values()):
         raise ConfigurationError(f"the policy switches namespaces off, over which {table} go: tune without slices")
     overrides = dict(getattr(made, table))
     for name, setting in settings.items():

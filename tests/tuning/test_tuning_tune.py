@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from semcache.errors import ConfigurationError
 from semcache.policy import Evidence, Override, Policy
 from semcache.tuning.bounds import Budget, Count
 from semcache.tuning.certify import Certificate, budget_of
 from semcache.tuning.choose import Sample, Samples
 from semcache.tuning.settings import Rule, Setting
-from semcache.tuning.tune import POOLED, Halves, Part, Tuning, describe, tune
+from semcache.tuning.tune import POOLED, Halves, Part, Tuning, applied, describe, tune, tune_together
 
 RULE = Rule(0.7)
 
@@ -77,6 +80,80 @@ def test_slices_with_enough_data_stand_alone_and_the_rest_is_pooled() -> None:
     ]
     assert policy.evidence is not None
     assert (policy.evidence.hits, policy.evidence.wrong_hits) == (3000, 0)
+
+
+@dataclass
+class Categories:
+    """Slices of one cache; each set of settings that is tested counts as the next of ``results`` says."""
+
+    fits: Mapping[str | None, Samples]
+    results: list[dict[str | None, Count]]
+
+    def __post_init__(self) -> None:
+        self.tested: list[Policy] = []
+
+    def held_out(self, policy: Policy, alone: Collection[str | None]) -> dict[str | None, Count]:
+        self.tested.append(policy)
+        return {name: self.results[len(self.tested) - 1][name] for name in (*alone, None)}
+
+
+STEPS = ruled([0.9] * 1000 + [0.7] * 100, [False] * 1000 + [True] * 4 + [False] * 96)
+"""Surest above 0.7; with most hits that keep 1 % below it."""
+
+
+def test_a_set_of_settings_passes_only_if_each_of_its_slices_does() -> None:
+    right, wrong, none = Count(1000, 500, 0), Count(1000, 500, 9), Count(0, 0, 0)
+    shared = Categories(
+        {"a": STEPS, "b": STEPS, None: FEW},
+        [{"a": right, "b": right, None: none}, {"a": right, "b": wrong, None: none}],
+    )
+    base = Policy(categories={"a": Override(ttl=5.0, threshold=0.3), "c": Override(threshold=0.99)})
+    tuning = tune_together(shared, base, "categories", Budget(0.01))
+    assert [(one.name, one.count, one.budget) for one in tuning.slices] == [
+        ("a", right, Budget(0.01)),
+        ("b", right, Budget(0.01)),
+    ]
+    assert [[trial.passed for trial in one.choice.tested] for one in tuning.slices] == [[True, False]] * 2
+    assert (tuning.table, tuning.rest_off) == ("categories", True)
+    policy = tuning.policy(base, fingerprint="e/1", data=["log.jsonl"], date="2026-11-21")
+    assert replace(policy, evidence=None) == shared.tested[0]  # what is written is what was tested
+    assert [policy.rules("any", name).semantic for name in ("a", "b", "c", None)] == [True, True, False, False]
+    assert (policy.categories["a"].ttl, policy.rules("any", "a").threshold) == (5.0, tuning.slices[0].setting.threshold)
+
+
+def test_what_falls_short_is_told_apart_from_what_does_not() -> None:
+    shared = Categories(
+        {"a": GOOD, "b": GOOD}, [{"a": Count(900, 400, 0), "b": Count(900, 100, 0), None: Count(0, 0, 0)}]
+    )
+    tuning = tune_together(shared, Policy(), "languages", Budget(0.01))
+    assert not tuning.semantic
+    a, b = map(describe, tuning.slices)
+    assert a.endswith("Others fell short.")
+    assert b.endswith("It takes 199 more labelled hits to certify on, none of them wrong.")
+    assert not made(tuning).any_semantic
+
+
+def test_a_category_does_not_switch_a_namespace_on_again() -> None:
+    shared = Categories({"a": GOOD, None: BAD}, [{"a": Count(900, 400, 0), None: Count(0, 0, 0)}])
+    with pytest.raises(ConfigurationError, match="switches namespaces off, over which categories go"):
+        tune_together(shared, BASE, "categories", Budget(0.01))
+    pooled = Categories({"a": GOOD, None: GOOD}, [{"a": Count(900, 400, 0), None: Count(900, 400, 0)}])
+    policy = made(tune_together(pooled, BASE, "categories", Budget(0.01)))
+    assert policy.rules("never", "a").semantic is False
+    assert policy.rules("other", "a").semantic is True
+
+
+def test_guards_of_a_slice_are_those_that_stay_on_for_it() -> None:
+    off = Setting(0.8, Rule(0.7, None, ("wording",)))
+    base = Policy(guards=("numbers", "wording"), namespaces={"b": Override(guards=("wording", "order"))})
+    policy = applied(base, "namespaces", {"a": AT, "b": off, "c": off, POOLED: off})
+    assert policy.guards == ("numbers",)
+    assert [policy.rules(name).guards for name in "abcd"] == [
+        ("numbers", "wording"),
+        ("order",),
+        ("numbers",),
+        ("numbers",),
+    ]
 
 
 def test_of_a_namespace_that_is_not_in_the_data_nothing_is_served() -> None:
