@@ -304,7 +304,10 @@ class _Choice:
             self._lists.setdefault(name, []).extend(value)
         elif name == "tool_calls":
             for call in value:
-                _merge(self._calls.setdefault(call["index"], {}), without(call, frozenset({"index"})))
+                known = self._calls.setdefault(call["index"], {})
+                if call.get("id") and known.get("id") not in (None, "", call["id"]):
+                    raise NotRecordable  # two calls under one index
+                _merge(known, without(call, frozenset({"index"})))
         else:
             # Audio, and whatever else this codec does not know how to join.
             raise NotRecordable
@@ -334,8 +337,8 @@ def _extend(into: Block, name: str, value: list[Any] | None) -> None:
 def _merge(call: Block, delta: Block) -> None:
     """Join a tool-call delta into ``call``, where strings stand as lists of their fragments."""
     for name, value in delta.items():
-        if value is None:
-            call.setdefault(name, None)
+        if value is None or value == "":
+            call.setdefault(name, value)
         elif isinstance(value, dict):
             call[name] = call.get(name) or {}
             _merge(call[name], value)

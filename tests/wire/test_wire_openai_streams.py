@@ -104,6 +104,26 @@ def test_a_replay_is_recorded_as_the_same_body(deltas: list[dict[str, Any]], siz
     assert again == body
 
 
+def call_delta(id: str | None, arguments: str, **more: Any) -> dict[str, Any]:
+    function = {"arguments": arguments, **more}
+    return {"delta": {"tool_calls": [{"index": 0, "id": id, "type": "function" if id else id, "function": function}]}}
+
+
+@pytest.mark.parametrize("unsaid", ["", None])
+def test_a_call_keeps_its_id_where_a_server_repeats_it_empty(unsaid: str | None) -> None:
+    deltas = [role(content=None), call_delta("call_1", "{", name="look"), call_delta(unsaid, "}")]
+    _, body = record([stream_of(deltas, "tool_calls")])
+    (call,) = body["choices"][0]["message"]["tool_calls"]
+    assert call == {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+
+
+def test_two_calls_under_one_index_are_not_taken_for_one() -> None:
+    """As servers send them that stream each call whole: one reader joins them, another does not."""
+    deltas = [role(content=None), call_delta("call_1", "{}", name="look"), call_delta("call_2", "{}", name="look")]
+    stream = stream_of(deltas, "tool_calls")
+    assert record([stream]) == (stream, None)
+
+
 def test_ten_thousand_chunks() -> None:
     words = [f"wörd{i} " for i in range(10_000)]
     stream = stream_of([role(content=""), *({"delta": {"content": word}} for word in words)])
