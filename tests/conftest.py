@@ -12,10 +12,12 @@ PATIENCE_S = 20.0
 _DAY_S, _LAST_S = 86_400, 30
 
 if find_spec("hypothesis") is not None:  # LiteLLM's environment is without
-    from hypothesis import settings
+    from hypothesis import HealthCheck, settings
 
     # The same examples in each run, however long one takes. Others: pytest --hypothesis-profile=default
-    settings.load_profile("ci")
+    slow = [HealthCheck.too_slow]
+    settings.register_profile("steady", derandomize=True, deadline=None, database=None, suppress_health_check=slow)
+    settings.load_profile("steady")
 
 
 @pytest.fixture(autouse=True, scope="session")
