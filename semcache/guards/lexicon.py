@@ -94,6 +94,16 @@ class Unit(NamedTuple):
     factor: Fraction
 
 
+class NumberWords(NamedTuple):
+    """Words with the numbers that they stand for; of a decade its first year in the century."""
+
+    cardinals: Mapping[str, int]
+    ordinals: Mapping[str, int]
+    decades: Mapping[str, int]
+    times: Mapping[str, int]
+    romans: Mapping[str, int]
+
+
 @dataclass(frozen=True)
 class Lexicon:
     """All lists of one language."""
@@ -111,11 +121,7 @@ class Lexicon:
     shapes: Phrases[str]
     units: Mapping[str, Unit]
     bounds: Mapping[str, Mapping[tuple[str, ...], str]]  # place ("before", "after") -> words -> side
-    cardinals: Mapping[str, int]
-    ordinals: Mapping[str, int]
-    decades: Mapping[str, int]
-    times: Mapping[str, int]
-    romans: Mapping[str, int]
+    numbers: NumberWords
     grammar: Mapping[str, frozenset[str]]
     verbs: frozenset[str]
     telling: frozenset[str]
@@ -229,12 +235,37 @@ def _phrasal(entries: Iterable[str], particles: Container[str]) -> Iterator[tupl
             yield stem(verb), particle
 
 
+def _poles(lines: Iterable[Iterable[Iterable[str]]]) -> Iterator[tuple[str, Pole]]:
+    for n, line in enumerate(lines):
+        for side, entries in enumerate(line):
+            yield from ((entry, Pole(n, side)) for entry in entries)
+
+
+def _numbers() -> NumberWords:
+    lines = _labelled("en/numbers.txt")
+    ends = ("st", "nd", "rd", "th")
+    return NumberWords(
+        cardinals={word: int(label) for label, words in lines if label.isdigit() for word in words},
+        ordinals={word: int(label[:-2]) for label, words in lines if label.endswith(ends) for word in words},
+        decades={word: int(label[:-1]) for label, words in lines if label.endswith("0s") for word in words},
+        times={word: int(label[6:]) for label, words in lines if label.startswith("times") for word in words},
+        romans={word: int(label[6:]) for label, words in lines if label.startswith("roman") for word in words},
+    )
+
+
+def _bounds() -> dict[str, dict[tuple[str, ...], str]]:
+    bounds: dict[str, dict[tuple[str, ...], str]] = {"before": {}, "after": {}}
+    for label, entries in _labelled("en/bounds.txt"):
+        side, place = label.split()
+        bounds[place].update((tuple(entry.split()), side) for entry in entries)
+    return bounds
+
+
 @lru_cache(maxsize=1)
 def english() -> Lexicon:
     """The English lists. Takes about 10 ms once."""
     synonyms = [_entries(line) for line in _lines("en/synonyms.txt")]
     opposites = [[_entries(pole) for pole in line.split("|")] for line in _lines("en/opposites.txt")]
-    numbers = _labelled("en/numbers.txt")
     units = {
         name: Unit(label.split()[0], Fraction(label.split()[1]))
         for label, names in _labelled("en/units.txt")
@@ -247,21 +278,12 @@ def english() -> Lexicon:
     weak = _list("en/weak.txt")
     common = _list("en/common.txt")
     fillers = _list("en/fillers.txt")
-    poles = [
-        (entry, Pole(n, side))
-        for n, line in enumerate(opposites)
-        for side, entries in enumerate(line)
-        for entry in entries
-    ]
-    bounds: dict[str, dict[tuple[str, ...], str]] = {"before": {}, "after": {}}
-    for label, entries in _labelled("en/bounds.txt"):
-        side, place = label.split()
-        bounds[place].update((tuple(entry.split()), side) for entry in entries)
+    poles = list(_poles(opposites))
+    bounds = _bounds()
     grammar = {kind: frozenset(words) for kind, words in _labelled("en/grammar.txt")}
     month_line = next(line for line in opposites if line[0][0] == "january")
-    known = {word for line in synonyms for entry in line for word in entry.split()}
-    known.update(word for entry, _ in poles for word in entry.split())
-    known.update(common, light, weak, function, units, (word for entry in fillers for word in entry.split()))
+    listed = (*chain(*synonyms), *(entry for entry, _ in poles), *common, *light, *weak, *function, *units, *fillers)
+    known = {word for entry in listed for word in entry.split()}
     return Lexicon(
         function=function,
         light=frozenset(stem(word) for word in light if " " not in word),
@@ -281,16 +303,7 @@ def english() -> Lexicon:
         shapes=_labels("en/shapes.txt"),
         units=units,
         bounds=bounds,
-        cardinals={word: int(label) for label, words in numbers if label.isdigit() for word in words},
-        ordinals={
-            word: int(label[:-2])
-            for label, words in numbers
-            if label.endswith(("st", "nd", "rd", "th"))
-            for word in words
-        },
-        decades={word: int(label[:-1]) for label, words in numbers if label.endswith("0s") for word in words},
-        times={word: int(label[6:]) for label, words in numbers if label.startswith("times") for word in words},
-        romans={word: int(label[6:]) for label, words in numbers if label.startswith("roman") for word in words},
+        numbers=_numbers(),
         grammar=grammar,
         verbs=frozenset(map(stem, grammar["verb"])),
         mutual=frozenset(map(stem, grammar["mutual"])),

@@ -72,7 +72,8 @@ def _behind(text: Text, content: set[int], words: frozenset[str], step: int = 1)
     if text.present.isdisjoint(words):
         return 0, frozenset()
     places = [at for at, fold in enumerate(text.folds) if fold in words]
-    persons = {_PERSONS[fold] for at in places for fold in text.folds[at + 1 : at + 2] if fold in _PERSONS}
+    beside = (text.folds[at + step] for at in places if 0 <= at + step < len(text.folds))
+    persons = {_PERSONS[fold] for fold in beside if fold in _PERSONS}
     return len(places), frozenset(persons).union(*(_phrase(text, content, at + step, step) for at in places))
 
 

@@ -115,35 +115,40 @@ class _Reader:
         if not word:
             return at + 1
         if self.kinds[at] == "code":
-            return self._dashed_date(at, word)
-        if self.kinds[at] == "number":
-            if ":" in word:
-                return self._clock(at, word)
-            if _DOTTED_TIME.fullmatch(word) and self._meridiem(at + 1) is not None:
-                return self._clock(at, word.replace(".", ":"))
-            value = Fraction(word.replace(",", ""))
-            if self.word(at - 1) == "minus" and not (at > 1 and self.kinds[at - 2] == "number"):
-                self.used.add(at - 1)
-                value = -value
-            return self._number(at, at + 1, value, exact=word)
-        if word in self.lexicon.cardinals:
+            return self._code(at, word)
+        return self._digits(at, word) if self.kinds[at] == "number" else self._word(at, word)
+
+    def _digits(self, at: int, word: str) -> int:
+        if ":" in word:
+            return self._clock(at, word)
+        if _DOTTED_TIME.fullmatch(word) and self._meridiem(at + 1) is not None:
+            return self._clock(at, word.replace(".", ":"))
+        value = Fraction(word.replace(",", ""))
+        if self.word(at - 1) == "minus" and not (at > 1 and self.kinds[at - 2] == "number"):
+            self.used.add(at - 1)
+            value = -value
+        return self._number(at, at + 1, value, exact=word)
+
+    def _word(self, at: int, word: str) -> int:
+        numbers = self.lexicon.numbers
+        if word in numbers.cardinals:
             return self._words(at)
         if word in _NOON:
             return self._add(at, at + 1, Fraction(_NOON[word]), "clock")
-        if word in self.lexicon.ordinals and not (word == "second" and self._is_unit_second(at)):
-            value = Fraction(self.lexicon.ordinals[word])
+        if word in numbers.ordinals and not (word == "second" and self._is_unit_second(at)):
+            value = Fraction(numbers.ordinals[word])
             if self.word(at + 1) in self.lexicon.months or self.word(at - 1) in self.lexicon.months:
                 return self._date(at, at + 1, value)
             return self._add(at, at + 1, value, "th")
-        if word in self.lexicon.romans:
-            return self._add(at, at + 1, Fraction(self.lexicon.romans[word]), "roman")
-        if word in self.lexicon.times and (word != "once" or self.word(at + 1) in _AFTER_ONCE):
-            return self._add(at, at + 1, Fraction(self.lexicon.times[word]), "time", needed=word != "once")
-        if word in self.lexicon.decades:
-            return self._add(at, at + 1, Fraction(self.lexicon.decades[word]), "decade")
+        if word in numbers.romans:
+            return self._add(at, at + 1, Fraction(numbers.romans[word]), "roman")
+        if word in numbers.times and (word != "once" or self.word(at + 1) in _AFTER_ONCE):
+            return self._add(at, at + 1, Fraction(numbers.times[word]), "time", needed=word != "once")
+        if word in numbers.decades:
+            return self._add(at, at + 1, Fraction(numbers.decades[word]), "decade")
         if word == "quarter" and self.word(at + 1) in ("past", "to"):
             return self._half(at)
-        if word == "half" and self.word(at + 1) in ("past", "a", "an", *self.lexicon.cardinals):
+        if word == "half" and self.word(at + 1) in ("past", "a", "an", *numbers.cardinals):
             return self._half(at)
         if word in _ARTICLES and self.word(at + 1) in self.lexicon.units:
             ordinal = self.word(at + 1) == "second" and not self._is_unit_second(at + 1)
@@ -160,14 +165,15 @@ class _Reader:
     def _words(self, at: int) -> int:
         """A number in words: "two hundred and five", "twenty-one"."""
         total, current, end = 0, 0, at
+        cardinals, ordinals = self.lexicon.numbers.cardinals, self.lexicon.numbers.ordinals
         while True:
             word = self.word(end)
-            if word == "and" and end > at and self.word(end + 1) in self.lexicon.cardinals and current % 100 == 0:
+            if word == "and" and end > at and self.word(end + 1) in cardinals and current % 100 == 0:
                 end += 1
                 continue
-            value = self.lexicon.cardinals.get(word)
+            value = cardinals.get(word)
             if value is None:
-                ordinal = self.lexicon.ordinals.get(word)
+                ordinal = ordinals.get(word)
                 if ordinal is not None and ordinal < 10 and current % 100 >= 20 and current % 10 == 0:
                     return self._add(at, end + 1, Fraction(total + current + ordinal), "th")
                 break
@@ -206,7 +212,7 @@ class _Reader:
         minutes = 30 if self.word(at) == "half" else 15 if after == "past" else -15
         hour_at = at + 2 if after in ("past", "to") else at + 1
         word = self.word(hour_at)
-        hour = self.lexicon.cardinals.get(word, int(word) if word.isdigit() else 0)
+        hour = self.lexicon.numbers.cardinals.get(word, int(word) if word.isdigit() else 0)
         if not 1 <= hour <= 12:
             return at + 1
         return self._time_of_day(at, hour_at + 1, hour * 60 + minutes)
@@ -265,7 +271,7 @@ class _Reader:
             and (self.word(end) in self.lexicon.months or self.word(at - 1) in self.lexicon.months)
         ):
             return self._date(at, end, value)
-        if word in _MULTIPLIERS and (exact or word not in self.lexicon.cardinals):
+        if word in _MULTIPLIERS and (exact or word not in self.lexicon.numbers.cardinals):
             value *= _MULTIPLIERS[word]
             end += 1
         return self._with_unit(at, end, value, exact, needed)
@@ -322,7 +328,7 @@ class _Reader:
         self.used.add(month_at)
         return max(end, month_at + 1)
 
-    def _dashed_date(self, at: int, word: str) -> int:
+    def _code(self, at: int, word: str) -> int:
         """ "2024-03-09", and "25/12/2024" where day and month cannot be confused; other codes are left alone."""
         if match := _ISO_DATE.fullmatch(word):
             year, month, day = (int(part) for part in match.groups())
