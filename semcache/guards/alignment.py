@@ -6,7 +6,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
-from semcache.guards.lexicon import english, stem
+from semcache.guards.lexicon import english, lookalikes, stem, unstemmed
 from semcache.guards.text import Text, Word
 
 # Endings that derive a word from another without changing what it is about. Those that do are left out: a prisoner is
@@ -105,21 +105,26 @@ def _ends(word: str, cut: int) -> bool:
 def mistyped(a: str, b: str) -> bool:
     """Whether one word is the other with a slip of the fingers.
 
-    Two ordinary words are never slips of each other. Beside an ordinary word one edit is a slip. Of two words that
-    are in no list only exchanged or doubled letters are, and in a long word a wrong vowel: "Jansen" and "Hansen" are
-    two people.
+    Two words that are spelled right are never slips of each other ("infection", "injection"). Beside an ordinary word
+    one edit is a slip. Of two words that are in no list only exchanged or doubled letters are, and in a long word a
+    wrong vowel: "Jansen" and "Hansen" are two people.
     """
-    if min(len(a), len(b)) < 4 or abs(len(a) - len(b)) > 1:
+    edit = slip(a, b)
+    if not edit or (_spelled(a) and _spelled(b)):
         return False
+    return edit in ("swap", "double") or (edit == "vowel" and len(a) > 6) or _ordinary(a) or _ordinary(b)
+
+
+def slip(a: str, b: str) -> str:
+    """The slip of the fingers that could have made one word of the other, whatever words they are; empty if none.
+
+    ``swap`` (neighbours exchanged), ``double`` (a letter doubled or not), ``vowel`` (one for another), ``other``. In
+    words of four letters only the first is taken for one.
+    """
+    if a == b or min(len(a), len(b)) < 4 or abs(len(a) - len(b)) > 1:
+        return ""
     edit = _edit(a, b)
-    ordinary = _ordinary(a) + _ordinary(b)
-    if not edit or ordinary == 2:
-        return False
-    if edit == "swap":
-        return True
-    if max(len(a), len(b)) < 5:
-        return False
-    return ordinary == 1 or edit == "double" or (edit == "vowel" and len(a) > 6)
+    return edit if edit == "swap" or max(len(a), len(b)) > 4 else ""
 
 
 def _ordinary(word: str) -> bool:
@@ -127,11 +132,13 @@ def _ordinary(word: str) -> bool:
     return word in known or stem(word) in known
 
 
-def _edit(a: str, b: str) -> str:
-    """The one edit between two words, or nothing if they are farther apart.
+def _spelled(word: str) -> bool:
+    """Whether a word is right as it stands. Of words that no slip makes another one, only ours are known."""
+    return _ordinary(word) or not lookalikes().isdisjoint((word, *unstemmed(stem(word))))
 
-    ``swap`` (neighbours exchanged), ``double`` (a letter doubled or not), ``vowel`` (one for another), ``other``.
-    """
+
+def _edit(a: str, b: str) -> str:
+    """The one edit between two words, or nothing if they are farther apart."""
     if len(a) > len(b):
         a, b = b, a
     at = 0

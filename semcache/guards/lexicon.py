@@ -199,6 +199,13 @@ def _singular(word: str) -> str:
     return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "is", "ics", "news")) else word
 
 
+def unstemmed(stemmed: str) -> tuple[str, ...]:
+    """The words that may have a stem, those that do not exist among them."""
+    last = stemmed[-1:]
+    words = (stemmed, stemmed + "e", stemmed + last, stemmed + last + "e")
+    return (*words, stemmed[:-1] + "y") if last == "i" else words
+
+
 def _has_vowel(text: str) -> bool:
     return any(letter in "aeiouy" for letter in text)
 
@@ -259,6 +266,12 @@ def _bounds() -> dict[str, dict[tuple[str, ...], str]]:
         side, place = label.split()
         bounds[place].update((tuple(entry.split()), side) for entry in entries)
     return bounds
+
+
+@lru_cache(maxsize=1)
+def lookalikes() -> frozenset[str]:
+    """Words that one slip of the fingers makes of one another. Takes about 5 ms once."""
+    return frozenset(" ".join(_lines("en/lookalikes.txt")).split())
 
 
 @lru_cache(maxsize=1)

@@ -7,13 +7,15 @@ import subprocess
 import sys
 import time
 from fractions import Fraction
+from importlib.resources import files
+from string import ascii_lowercase
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semcache.guards.alignment import align, derived, mistyped
-from semcache.guards.lexicon import english, irregular, language_words, stem
+from semcache.guards.alignment import align, derived, mistyped, slip
+from semcache.guards.lexicon import english, irregular, language_words, lookalikes, stem, unstemmed
 from semcache.guards.text import _TOKEN, read
 
 
@@ -70,6 +72,14 @@ def test_derived_words(a, b, one):
         ("package", "pacakge", True),
         ("weather", "whether", False),  # both ordinary
         ("form", "from", False),
+        ("infection", "injection", False),
+        ("hostels", "hotels", False),
+        ("stings", "strings", False),
+        ("prescribed", "proscribed", False),
+        ("martial", "marital", False),
+        ("recieve", "receive", True),
+        ("infecton", "infection", True),
+        ("wihch", "which", True),
         ("iran", "iraq", False),
         ("zamboni", "zambonni", True),
         ("jansen", "jensen", False),  # two names
@@ -79,6 +89,37 @@ def test_derived_words(a, b, one):
 def test_slips_of_the_fingers(a, b, slip):
     assert mistyped(a, b) is slip
     assert mistyped(b, a) is slip
+
+
+LOOKALIKES = sorted(lookalikes())
+LETTERS = st.text("abeist", min_size=1, max_size=8)
+
+
+@given(LETTERS, LETTERS)
+@settings(max_examples=300)
+def test_slips_go_both_ways_and_change_something(a, b):
+    assert slip(a, b) == slip(b, a)
+    assert mistyped(a, b) is mistyped(b, a)
+    assert not mistyped(a, a)
+
+
+@given(st.sampled_from(LOOKALIKES))
+def test_words_that_are_spelled_right_are_no_slips_of_one_another(word):
+    cuts = range(1, len(word))
+    edited = {word[:at] + letter + word[at + gone :] for at in cuts for letter in ascii_lowercase for gone in (0, 1)}
+    assert not any(mistyped(word, other) for other in edited & lookalikes())
+
+
+@given(st.sampled_from(LOOKALIKES))
+def test_a_dictionary_form_is_among_those_that_may_have_its_stem(word):
+    inflected = word.endswith(("s", "ed", "ing", "ly", "ied")) or word in irregular()
+    assert inflected or word in unstemmed(stem(word))
+
+
+def test_the_licence_of_the_words_that_are_not_ours_is_beside_them():
+    folder = files("semcache").joinpath("data", "lexicons", "en")
+    assert "WORDNET-LICENSE.txt" in folder.joinpath("lookalikes.txt").read_text(encoding="utf-8")[:300]
+    assert "Princeton University" in folder.joinpath("WORDNET-LICENSE.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
