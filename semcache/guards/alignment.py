@@ -6,7 +6,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
-from semcache.guards.lexicon import english, lookalikes, stem, unstemmed
+from semcache.guards.lexicon import english, lookalikes, stem, unstemmed, with_e
 from semcache.guards.text import Text, Word
 
 # Endings that derive a word from another without changing what it is about. Those that do are left out: a prisoner is
@@ -85,6 +85,11 @@ def _similar(a: str, stem_a: str, b: str, stem_b: str) -> bool:
 
 def derived(a: str, b: str) -> bool:
     """Whether two stems share their root and differ by common endings ("deliver", "delivery")."""
+    if frozenset((a, b)) in english().apart:
+        return False
+    a, b = (root if with_e(root := stem.removesuffix("e")) == stem else stem for stem in (a, b))
+    if a == b:  # a "plane" and a "plan"
+        return False
     n = 0
     for x, y in zip(a, b, strict=False):
         if x != y:

@@ -99,7 +99,7 @@ def _read_asks(text: Text) -> _Asked:
     measures = frozenset(
         measure for ask in text.asks if ask.kind in _MEASURES for measure in _measure(text, ask.end - 1)
     )
-    if "how long" in kinds and "tak" in text.stems:  # "how long does it take to arrive", "when does it arrive"
+    if "how long" in kinds and "take" in text.stems:  # "how long does it take to arrive", "when does it arrive"
         kinds |= {"when"}
     if "what" in kinds:
         kinds |= {kind for kind, nouns in english().asked.items() if not nouns.isdisjoint(text.stems)}

@@ -6,15 +6,19 @@ irregular form (``used``, ``left``) is found only as written, since its stem wou
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from importlib.resources import files
 from itertools import chain
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 V = TypeVar("V")
+
+_SHORT: Final = re.compile("[^aeiou]*[aeiouy][^aeiouwxy]")
+"""One syllable that ends in a single consonant."""
 
 
 class Found(NamedTuple, Generic[V]):
@@ -111,6 +115,7 @@ class Lexicon:
     function: frozenset[str]
     light: frozenset[str]
     weak: frozenset[str]
+    apart: frozenset[frozenset[str]]
     fillers: Phrases[bool]
     concepts: Phrases[int]
     poles: Phrases[Pole]
@@ -178,12 +183,12 @@ def stem(word: str) -> str:
         return word
     word = _singular(word)
     if word.endswith("ing") and len(word) > 5 and _has_vowel(word[:-3]):
-        word = word[:-3]
-    elif (word.endswith("ed") and not word.endswith("eed") and len(word) > 4 and _has_vowel(word[:-2])) or (
-        word.endswith("ly") and len(word) > 5
-    ):
+        word = with_e(word[:-3])
+    elif word.endswith("ed") and not word.endswith("eed") and len(word) > 4 and _has_vowel(word[:-2]):
+        word = with_e(word[:-2])
+    elif word.endswith("ly") and len(word) > 5:
         word = word[:-2]
-    if len(word) > 3 and word[-1] == "e":
+    if len(word) > 3 and word[-1] == "e" and with_e(word[:-1]) != word:
         word = word[:-1]
     if len(word) > 2 and word[-1] == word[-2]:
         word = word[:-1]
@@ -195,8 +200,16 @@ def _singular(word: str) -> str:
     if word.endswith(("ies", "ied")):
         return word[:-3] + "y"
     if word.endswith(("sses", "ches", "shes", "xes", "zes")):
-        return word[:-2]
+        return with_e(word[:-2])
     return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "is", "ics", "news")) else word
+
+
+def with_e(root: str) -> str:
+    """What is left of a form, with the "e" that it takes if it is short: "planed" is of "plane", "planned" of "plan".
+
+    The rules 1b and 5a of Porter 1980, "An algorithm for suffix stripping".
+    """
+    return root + "e" if _SHORT.fullmatch(root) else root
 
 
 def unstemmed(stemmed: str) -> tuple[str, ...]:
@@ -301,6 +314,9 @@ def english() -> Lexicon:
         function=function,
         light=frozenset(stem(word) for word in light if " " not in word),
         weak=frozenset(" ".join(map(stem, words.split())) for words in weak),
+        apart=frozenset(
+            frozenset((stem(word), stem(other))) for word, others in _labelled("en/apart.txt") for other in others
+        ),
         fillers=_phrases(((entry, True) for entry in fillers), exact=True),
         concepts=_phrases((entry, n) for n, line in enumerate((*synonyms, *named)) for entry in line),
         poles=_phrases(iter(poles)),

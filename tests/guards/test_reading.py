@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from fractions import Fraction
 from importlib.resources import files
 from string import ascii_lowercase
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from semcache.guards import alignment
 from semcache.guards.alignment import align, derived, mistyped, slip
 from semcache.guards.lexicon import english, irregular, language_words, lookalikes, stem, unstemmed
 from semcache.guards.text import _TOKEN, read
@@ -32,13 +34,45 @@ from semcache.guards.text import _TOKEN, read
         "class classes",
         "call calls called calling",
         "need needs needed",
+        "plan plans planned planning",
+        "plane planes planed",
+        "care cares cared caring",
+        "size sizes sized sizing",
+        "add adds added adding",
+        "bus buses",
     ],
 )
 def test_inflections_have_one_stem(forms):
     assert len({stem(form) for form in forms.split()}) == 1
 
 
-@pytest.mark.parametrize("words", ["use us", "new news", "bus busy", "need ned", "sing single", "wed weed"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(
+            "use us",
+            "new news",
+            "bus busy",
+            "need ned",
+            "sing single",
+            "wed weed",
+            "plan plane",
+            "car care",
+            "sit site",
+        ),
+        *(
+            "sit site",
+            "fill file",
+            "star stare",
+            "roll role",
+            "rat rate",
+            "win wine",
+            "tap tape",
+            "planning planes",
+            "cars caring",
+        ),
+    ],
+)
 def test_different_words_keep_different_stems(words):
     first, second = words.split()
     assert stem(first) != stem(second)
@@ -57,11 +91,22 @@ def test_different_words_keep_different_stems(words):
         ("austria", "australia", False),
         ("table", "tablet", False),
         ("car", "card", False),
+        ("police", "policy", False),
+        ("organ", "organization", False),
+        ("plane", "plan", False),
+        ("agree", "agreed", True),
     ],
 )
 def test_derived_words(a, b, one):
     assert derived(stem(a), stem(b)) is one
     assert derived(stem(b), stem(a)) is one
+
+
+def test_what_is_kept_apart_would_else_be_one_word(monkeypatch):
+    pairs = [tuple(pair) for pair in english().apart]
+    assert not any(derived(a, b) or derived(b, a) for a, b in pairs)
+    monkeypatch.setattr(alignment, "english", lambda: replace(english(), apart=frozenset()))
+    assert all(derived(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize(
