@@ -87,7 +87,7 @@ def derived(a: str, b: str) -> bool:
     """Whether two stems share their root and differ by common endings ("deliver", "delivery")."""
     if frozenset((a, b)) in english().apart:
         return False
-    a, b = (root if with_e(root := stem.removesuffix("e")) == stem else stem for stem in (a, b))
+    a, b = _root(a), _root(b)
     if a == b:  # a "plane" and a "plan"
         return False
     n = 0
@@ -99,6 +99,12 @@ def derived(a: str, b: str) -> bool:
         return False
     # The root may lose its last letters to both endings ("activat", "activation").
     return any(_ends(a, cut) and _ends(b, cut) for cut in range(n, max(3, n - 3), -1))
+
+
+def _root(stemmed: str) -> str:
+    """A stem without the "e" that only short ones keep."""
+    root = stemmed.removesuffix("e")
+    return root if with_e(root) == stemmed else stemmed
 
 
 def _ends(word: str, cut: int) -> bool:

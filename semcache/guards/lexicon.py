@@ -176,7 +176,7 @@ def foreign_words() -> frozenset[str]:
 def stem(word: str) -> str:
     """A light English stem: one form for the inflections of a word, not a dictionary form.
 
-    Derived words (``activation``) keep their own stem; ``wording.related`` brings them together.
+    Derived words (``activation``) keep their own stem; ``alignment.similar`` brings them together.
     """
     word = irregular().get(word, word)
     if len(word) <= 3 or not word.isascii():
@@ -283,7 +283,7 @@ def _bounds() -> dict[str, dict[tuple[str, ...], str]]:
 
 @lru_cache(maxsize=1)
 def lookalikes() -> frozenset[str]:
-    """Words that one slip of the fingers makes of one another. Takes about 5 ms once."""
+    """Words that one slip of the fingers makes of one another. Takes 10 ms once, if ever a slip is in question."""
     return frozenset(" ".join(_lines("en/lookalikes.txt")).split())
 
 
