@@ -72,8 +72,9 @@ def plan(
 ) -> Plan:
     """Decide on one miss, which ``history`` has already seen: its own gap counts.
 
-    A prefix that should be warm is always marked, since reads need the mark too, and keeps its lifetime. Any
-    other is marked if that pays on average. A mark below the provider's minimum would be ignored, and is not
+    A prefix that should be warm is always marked, since reads need the mark too, for as long as before or longer: what
+    comes after it may need that, and it counts once the prefix has to be written again. Any other is marked if that
+    pays on average. A mark below the provider's minimum would be ignored, and is not
     made; neither is any when the caller has placed marks: then the plan is the caller's own.
 
     Args:
@@ -105,7 +106,8 @@ def plan(
 def note(decided: Plan, history: History, now: float) -> None:
     """Tell the history that the request went out with the plan's marks, at ``now``."""
     for point in decided.points:
-        history.mark(point.boundary.prefix, point.ttl, now)
+        # What is warm is read, and lives on for as long as it was written for.
+        history.mark(point.boundary.prefix, history.warm(point.boundary.prefix, now) or point.ttl, now)
 
 
 def seen(outline: Outline) -> list[Seen]:
@@ -131,15 +133,16 @@ def _options(candidates: Sequence[Boundary], rules: Rules, history: History, now
     Costs are in plain tokens: that of a cold prefix is the average over all requests if each is marked so. A warm one
     is ahead of that by a write that need not be made again, which is what it would cost to pass over it.
     """
+    multiples = dict(rules.writes)
     options: list[list[_Option]] = []
     for boundary in candidates:
         chances = history.chances(Seen(boundary.prefix, boundary.kind), now)
         warm = history.warm(boundary.prefix, now)
         mine = []
         for ttl, write in reversed(rules.writes):
-            if warm is None or ttl == warm:
+            if warm is None or SECONDS[ttl] >= SECONDS[warm]:
                 p = chances[ttl]
-                ahead = 0.0 if warm is None else write - rules.read
+                ahead = 0.0 if warm is None else multiples.get(warm, write) - rules.read
                 mine.append(_Option(ttl, p * rules.read + (1 - p) * write - ahead))
         options.append(mine)
     return options

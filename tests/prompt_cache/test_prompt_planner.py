@@ -173,3 +173,24 @@ def test_an_outline_does_not_raise() -> None:
             assert outline(api, body) is None
     assert outline("function", {}) is None
     assert isinstance(outline("openai_responses", {"input": "hello"}), Outline)
+
+
+def test_what_is_new_is_marked_for_the_shortest_lifetime() -> None:
+    for rules, shortest in ((CLAUDE, "5m"), (GPT, "30m")):
+        (point,) = repeat(body_of(LONG), rules, gap=0, times=1).points
+        assert point.ttl == shortest
+
+
+def test_a_warm_prefix_may_be_marked_for_longer_and_lives_as_long_as_it_was_written_for() -> None:
+    sketch, history = outline("anthropic", body_of(LONG)), History()
+    assert sketch is not None
+    prefix = sketch.boundaries[-1].prefix
+    for i in range(30):
+        history.see(seen(sketch), START + i * 1200)
+    now = START + 30 * 1200
+    history.mark(prefix, "5m", now)
+    decided = plan(sketch, CLAUDE, history, now + 60)
+    assert [point.ttl for point in decided.points] == ["1h"], "what comes behind it may need that"
+    note(decided, history, now + 60)
+    assert history.warm(prefix, now + 359) == "5m"
+    assert history.warm(prefix, now + 361) is None
