@@ -11,7 +11,8 @@ from semcache_indexes._partitioned import PartitionedIndex
 class FlatIndex(PartitionedIndex):
     """Scans the whole partition in float32.
 
-    At d = 384 a vector takes 1,536 bytes and a search about 0.03 µs a vector.
+    At d = 384 a vector takes 1,536 bytes, and a search about 0.03 µs a vector while all of them fit into the CPU's
+    caches; of 100,000 it takes 0.1 µs and more each.
 
     Args:
         dim: Length of the vectors.
