@@ -158,6 +158,8 @@ def agents(times: Sequence[float], rng: random.Random) -> Iterator[tuple[float, 
 
 
 Maker = Callable[[], list[Miss]]
+SHORT = ", first "
+"""In the name of a scenario that is the beginning of another."""
 
 
 def scenarios(n: int, log: Path, seed: int) -> dict[str, Maker]:
@@ -186,7 +188,16 @@ def scenarios(n: int, log: Path, seed: int) -> dict[str, Maker]:
         names = ("Poisson 10 s", "Poisson 3 min", "Poisson 75 min")
         made |= {f"{name}, {shape.__name__.replace('_', '-')}": functools.partial(make, name, shape) for name in names}
     made["log"] = lambda: _with_answers(from_log(log), random.Random(seed))
+    gaps_of = {"one prompt": ("10 s", "3 min", "15 min"), "documents": ("10 s", "3 min"), "chats": ("10 s",)}
+    for name in (f"Poisson {gap}, {shape}" for shape, of in gaps_of.items() for gap in of):
+        made |= {f"{name}{SHORT}{hours} h": functools.partial(_first, hours, made[name]) for hours in (1, 3)}
     return made
+
+
+def _first(hours: int, make: Maker) -> list[Miss]:
+    """What comes within so many hours, by a planner that knows nothing yet."""
+    misses = make()
+    return [miss for miss in misses if miss.at < START + hours * HOUR]
 
 
 def _with_answers(sent: Iterator[tuple[float, Sequence[Part]]], rng: random.Random) -> list[Miss]:

@@ -7,6 +7,7 @@ a provider:
 - a request's marks write the prefixes that they end, for the write multiple of their lifetime; prefixes below the
   model's minimum are ignored;
 - the longest warm prefix that ends at a mark (Anthropic, Bedrock: at a mark or up to 20 blocks before one) is read;
+- a mark for another lifetime reads what is warm all the same, and does not change for how long that is kept;
 - an entry can be read once the answer to the request that wrote it has begun (median 1.5 s), and until its lifetime has
   passed since the start of the request that wrote or last read it. No entry is lost before that.
 
@@ -25,7 +26,7 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.prompt_traffic import CHARS, DAY, HOUR, Miss, scenarios
+from benchmarks.prompt_traffic import CHARS, DAY, HOUR, SHORT, Miss, scenarios
 from semcache.prompt_cache import Boundary, History, Outline, Rules, find_rules, note, plan, seen
 from semcache.prompt_cache.rules import SECONDS, as_of
 
@@ -266,13 +267,20 @@ def report(rows: Sequence[tuple[list[Result], list[float]]]) -> str:
         cells += [f"{cost:.3f}" for cost in automatic]
         lines.append(f"| {results[0].scenario} | {' | '.join(cells)} |")
     every = [result for results, _ in rows for result in results]
-    best, none = max(every, key=lambda r: r.over_best), max(every, key=lambda r: r.planner)
-    lines += [
-        "",
-        f"Rules as of {as_of()}. Worst planner / best: {best.over_best:.3f} ({best.model}, {best.scenario}, against "
-        f"`{best.best_name}`). Worst planner / none: {none.planner:.3f} ({none.model}, {none.scenario}).",
-    ]
+    whole = [result for result in every if SHORT not in result.scenario]
+    short = [result for result in every if SHORT in result.scenario]
+    lines += ["", f"Rules as of {as_of()}. {_worst(whole)}"]
+    if short:
+        lines.append(f"Of the beginnings: {_worst(short)}")
     return "\n".join(lines)
+
+
+def _worst(results: Sequence[Result]) -> str:
+    best, none = max(results, key=lambda r: r.over_best), max(results, key=lambda r: r.planner)
+    return (
+        f"Worst planner / best: {best.over_best:.3f} ({best.model}, {best.scenario}, against "
+        f"`{best.best_name}`). Worst planner / none: {none.planner:.3f} ({none.model}, {none.scenario})."
+    )
 
 
 def main() -> None:

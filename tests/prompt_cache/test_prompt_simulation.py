@@ -109,3 +109,16 @@ def test_a_run_depends_on_nothing_but_its_seed(sim: ModuleType) -> None:
     once, again, other = (sim.run("bursts of 3, one prompt", 150, LOG, seed) for seed in (3, 3, 4))
     assert once == again
     assert once != other
+
+
+def test_a_beginning_is_that_of_the_whole_and_told_apart_from_it(sim: ModuleType) -> None:
+    made = sim.scenarios(100, LOG, 7)
+    whole, hour = (made[name]() for name in ("Poisson 3 min, one prompt", "Poisson 3 min, one prompt, first 1 h"))
+    assert 1 < len(hour) < len(whole)
+    assert hour == whole[: len(hour)]
+    rows = [
+        ([sim.compare(sim.MODELS[0], name, misses)], []) for name, misses in (("whole", whole), ("x, first 1 h", hour))
+    ]
+    *_, of_whole, of_hours = sim.report(rows).splitlines()
+    assert "whole" in of_whole
+    assert "x, first 1 h" in of_hours
