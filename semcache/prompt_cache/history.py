@@ -33,7 +33,7 @@ KEPT: Final = 120
 HALF_BACK: Final[Mapping[str, float]] = {"head": 36.0, "turns": 300.0}
 """By kind, seconds within which half of all prefixes are taken to come back, where nothing is known of them; the rate
 of return, in log time, stays the same after that. Weighs as much as one sight. By the first figure, a first system
-prompt is marked for the shorter lifetime, but where reads cost next to nothing: that loses least if it never returns."""
+prompt is marked for the shorter lifetime, save where reads cost next to nothing: least is lost if it never returns."""
 STEADY: Final = 8.0
 """How many sights it weighs that a rate of return, in log time, stays the same from one gap class to the next."""
 ALIKE: Final = 1 / 3
