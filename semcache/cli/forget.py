@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING
+
 import click
 
 from semcache.cli._common import counted, json_option, opened, print_json, safe, store_option, warn
+
+if TYPE_CHECKING:
+    from semcache.types import Event
 
 
 @click.command()
@@ -18,7 +24,8 @@ def forget(store_url: str, tenant: str, user: str | None, yes: bool, as_json: bo
 
     An SQLite file is written anew, which takes as much free disk space as the file and keeps other writers waiting.
     Stop asking for the tenant first: what is stored meanwhile stays. The books hold no tenants and are kept. An
-    encrypted store needs its keys (SEMCACHE_KEY), or entries may not be recognised.
+    encrypted store needs all its keys (SEMCACHE_KEY): exit code 1 if there are entries under others, which cannot be
+    recognised and stay.
     """
     from semcache.live.evidence import Evidence
     from semcache.options import USER_TAG
@@ -26,9 +33,16 @@ def forget(store_url: str, tenant: str, user: str | None, yes: bool, as_json: bo
     from semcache.shared_history import erase_prompts
     from semcache.stores.base import Selector
 
+    locked = []
+
+    def note(event: Event) -> None:
+        warn(event)
+        if event.kind == "entry_locked":
+            locked.append(event)
+
     selector = Selector(tenant=tenant, tag=None if user is None else f"{USER_TAG}{user}")
     with opened(store_url) as store:
-        store.on_event = warn
+        store.on_event = note
         if not yes:
             whom = safe(tenant) if user is None else f"{safe(user)} of {safe(tenant)}"
             click.confirm(f"Erase all that {store.stats().location} keeps of {whom}?", abort=True, err=True)
@@ -36,6 +50,9 @@ def forget(store_url: str, tenant: str, user: str | None, yes: bool, as_json: bo
         erase_prompts(store)
         erased = store.erase(selector)
     if as_json:
-        print_json({"erased": erased})
+        print_json({"erased": erased, "complete": not locked})
     else:
         click.echo(f"{counted(erased)} erased")
+    if locked:
+        click.echo("Error: there are entries under keys that SEMCACHE_KEY does not name; they stay", err=True)
+        sys.exit(1)

@@ -94,6 +94,15 @@ class PersistentStore(ABC):
             raise Locked("encrypted, and this process was given no key")
         return own + shared
 
+    def _look_into(self, slot: int, data: bytes) -> None:
+        """Tell of what cannot be opened: nobody here can say whose it is."""
+        try:
+            self._open(slot, data)
+        except Locked as error:
+            self._tell_locked(error)
+        except EntryDamaged:
+            pass  # whoever reads it next removes it
+
     def _tell_locked(self, error: Locked) -> None:
         """Say so once: a whole store may be locked. The entries stay, since others may have the key."""
         if str(error) not in self._locked_told:

@@ -138,7 +138,10 @@ class Store(Protocol):
         """Delete what matches; return how many."""
 
     def erase(self, selector: Selector) -> int:
-        """As ``delete``, and leave nothing behind that could be read: copies, logs, free space, wrong pairs."""
+        """As ``delete``, and leave nothing behind that could be read: copies, logs, free space, wrong pairs.
+
+        Entries under a key that this process was not given stay, and are reported as ``entry_locked``.
+        """
 
     def changes(self, cursor: str | None, *, fingerprint: str, limit: int = 1000) -> Changes | None:
         """What changed since ``cursor``; ``None`` when nothing did (must be very cheap in that case).

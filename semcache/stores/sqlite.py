@@ -205,6 +205,8 @@ class SqliteStore(PersistentStore):
         with self._file.writing() as connection:
             gone = [(id, id) for _, id in chosen]
             connection.db.executemany("DELETE FROM wrong_pairs WHERE a = ? OR b = ?", gone)
+            for (head,) in connection.db.execute("SELECT data FROM heads").fetchall():
+                self._look_into(SHARED_SLOT, head)
         self._remove_snapshots()
         self._file.scrub()
         return count

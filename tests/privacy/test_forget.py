@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -75,6 +76,25 @@ def test_nothing_is_left_of_a_tenant(place, by, key, monkeypatch) -> None:
         with cache.options(user="other-user-0"):
             assert cache.lookup("other asks 0").response == "other is told 0"
         assert cache.engine.store.changes(None, fingerprint="none").wrong_pairs == ((1, 2),)
+
+
+@pytest.mark.parametrize("key", [None, new_key()], ids=["no key", "another key"])
+def test_what_cannot_be_recognised_is_not_said_to_be_forgotten(place, key, monkeypatch) -> None:
+    url, _ = place
+    right = new_key()
+    monkeypatch.setenv("SEMCACHE_KEY", right)
+    with SemanticCache.open(url, embedder=embedder()) as cache:
+        fill(cache)
+    monkeypatch.setenv("SEMCACHE_KEY", key) if key else monkeypatch.delenv("SEMCACHE_KEY")
+    command = ["forget", "--store", url, "--tenant", "acme", "--yes"]
+    shown = CliRunner().invoke(main, command)
+    assert (shown.exit_code, shown.stdout) == (1, "0 entries erased\n")
+    assert "Error: there are entries under keys that SEMCACHE_KEY does not name" in shown.stderr
+    shown = CliRunner().invoke(main, [*command, "--json"])
+    assert (shown.exit_code, json.loads(shown.stdout)) == (1, {"erased": 0, "complete": False})
+    monkeypatch.setenv("SEMCACHE_KEY", f"{key} {right}" if key else right)
+    shown = CliRunner().invoke(main, [*command, "--json"])
+    assert (shown.exit_code, json.loads(shown.stdout)) == (0, {"erased": 5, "complete": True}), shown.stderr
 
 
 def test_nothing_is_left_of_a_user(place) -> None:
