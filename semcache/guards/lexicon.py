@@ -325,7 +325,8 @@ def english() -> Lexicon:
             chain(
                 ((entry, True) for entry in _list("en/negators.txt")),
                 ((" ".join(words), False) for words in bounds["before"]),  # "no more than" denies nothing
-            )
+            ),
+            exact=True,  # "hard" is not "hardly"
         ),
         asks=_labels("en/asks.txt"),
         asked={kind: frozenset(map(stem, nouns)) for kind, nouns in _labelled("en/asked.txt")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from semcache.guards.base import Guard
@@ -14,6 +15,7 @@ _PERSONS: Final = {
     "she": "she", "they": "they", "them": "they", "someone": "someone", "somebody": "someone",
     "anyone": "anyone", "anybody": "anyone",
 }  # fmt: skip
+_NO_OWNERS: Final = {word: person for word, person in _PERSONS.items() if word not in ("my", "our")}
 _TRADED: Final = frozenset(
     frozenset(pair)
     for pair in (
@@ -35,7 +37,7 @@ class _Parts(NamedTuple):
     alone: dict[str, tuple[str, frozenset[str]]]  # verb of which one side is asked for -> which side is told, and what
     joined: dict[frozenset[str], str]  # two neighbours -> "and" or "or"
     poles: dict[int, tuple[int, ...]]  # line of opposites -> poles in order
-    sequence: tuple[str, ...]  # content words and persons
+    sequences: tuple[tuple[str, ...], ...]  # words and persons, with those who own something and without
     links: tuple[str, ...]  # prepositions, sorted
     text: Text
     written: dict[str, str]  # stem -> word, in order
@@ -56,15 +58,15 @@ def _read(text: Text) -> _Parts:
     links = tuple(sorted(fold for fold in text.folds if fold in prepositions))
     # Sentences change places freely, and so do those who do a thing with one another.
     free = any(token.starts for token in text.tokens[1:]) or not english().mutual.isdisjoint(text.stems)
-    sequence = () if free else _sequence(text)
-    return _Parts(source, goal[1], origin, goal, around, alone, joined, poles, sequence, links, text, written)
+    sequences = () if free else (_sequence(text, _PERSONS), _sequence(text, _NO_OWNERS))
+    return _Parts(source, goal[1], origin, goal, around, alone, joined, poles, sequences, links, text, written)
 
 
-def _sequence(text: Text) -> tuple[str, ...]:
+def _sequence(text: Text, persons: Mapping[str, str]) -> tuple[str, ...]:
     """The words that are none of grammar as stems, and the persons, in order."""
     function = english().function
     said = zip(text.folds, text.stems, strict=True)
-    return tuple(_PERSONS.get(fold, stem) for fold, stem in said if fold not in function or fold in _PERSONS)
+    return tuple(persons.get(fold, stem) for fold, stem in said if fold not in function or fold in persons)
 
 
 def _behind(text: Text, content: set[int], words: frozenset[str], step: int = 1) -> tuple[int, frozenset[str]]:
@@ -209,9 +211,16 @@ def _exchanged(ours: _Parts, theirs: _Parts) -> str:
     Words in another order are no objection, and neither is a compound ("price of a ticket for students", "student
     ticket price"), which has other prepositions.
     """
-    if len(ours.sequence) != len(theirs.sequence) or ours.sequence == theirs.sequence or ours.links != theirs.links:
+    if ours.links != theirs.links:
         return ""
-    moved = [(a, b, at) for at, (a, b) in enumerate(zip(ours.sequence, theirs.sequence, strict=True)) if a != b]
+    pairs = zip(ours.sequences, theirs.sequences, strict=False)  # of several sentences there are none
+    return next(filter(None, (_two_exchanged(a, b) for a, b in pairs)), "")
+
+
+def _two_exchanged(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
+    if len(ours) != len(theirs) or ours == theirs:
+        return ""
+    moved = [(a, b, at) for at, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b]
     if len(moved) != 2:
         return ""
     (a, b, first), (c, d, second) = moved

@@ -23,6 +23,8 @@ class _Persons(NamedTuple):
     defined: str  # stem of what is asked about in general ("what is a router")
     turns: tuple[str, ...]  # the persons in order
     generic: bool  # "how do you" and "you have to" are said of anybody
+    does: str  # stem of what "who" does, as the subject
+    gets: frozenset[str]  # stems of the text, if "who" is an object
     asked: str  # what is asked of a person by "who": whether it "does" it, or "gets" it; empty if it is not asked
 
     @property
@@ -44,12 +46,23 @@ def _read(text: Text) -> _Persons:
     kinds = {ask.kind for ask in text.asks}
     generic = not kinds.isdisjoint(_OF_ANYBODY) or "you have to" in line
     generic = generic or ("can you" in line and not kinds.isdisjoint(_OF_ANYBODY_ABLE))
-    return _Persons(owners, defined, tuple(turns), generic, _part(text, said))
+    return _Persons(owners, defined, tuple(turns), generic, *_who(text), _part(text, said))
 
 
 @lru_cache(maxsize=1)
 def _pronouns() -> dict[str, str]:
     return {word: person for kind, person in _CLASSES for word in english().grammar[kind]}
+
+
+def _who(text: Text) -> tuple[str, frozenset[str]]:
+    """``does`` and ``gets`` of the persons: "who sold it", "to whom did they sell it"."""
+    at = next((at for at, fold in enumerate(text.folds[:3]) if fold in ("who", "whom")), None)
+    if at is None or text.folds[at - 1 : at] == ("by",):
+        return "", frozenset()
+    after = text.folds[at + 1] if at + 1 < len(text.folds) else ""
+    if text.folds[at] == "whom" or after in ("did", "do", "does"):
+        return "", frozenset(text.stems)
+    return (text.stems[at + 1] if after and after not in english().function else ""), frozenset()
 
 
 def _part(text: Text, said: list[tuple[int, str]]) -> str:
@@ -72,6 +85,8 @@ def _compare(query: _Persons, cached: _Persons) -> str:
     for thing in query.owners.keys() & cached.owners.keys():
         if query.owners[thing] != cached.owners[thing]:
             return f"whose {thing}: person {query.owners[thing]} / {cached.owners[thing]}"
+    if query.does in cached.gets or cached.does in query.gets:
+        return "who does it / who gets it"
     if query.defined in cached.owners or cached.defined in query.owners:
         return f"whose {query.defined or cached.defined}: anybody's / somebody's"
     if not query.turns or not cached.turns:
