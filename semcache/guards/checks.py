@@ -33,9 +33,27 @@ def _compare_blocks(query: tuple[str, ...], cached: tuple[str, ...]) -> str:
 # Numbers: each one that counts needs an equal one in the other text.
 
 
-def _compare_quantities(query: tuple[Quantity, ...], cached: tuple[Quantity, ...]) -> str:
+_OPERATORS: Final = frozenset("+-=<>^")
+
+
+class _Numbers(NamedTuple):
+    quantities: tuple[Quantity, ...]
+    operators: tuple[str, ...]  # of a formula
+
+
+def _read_numbers(text: Text) -> _Numbers:
+    return _Numbers(text.quantities, tuple(fold for fold in text.folds if fold in _OPERATORS))
+
+
+def _compare_numbers(query: _Numbers, cached: _Numbers) -> str:
     if query == cached:
         return ""
+    if query.operators and cached.operators and query.operators != cached.operators:
+        return differ([" ".join(query.operators)], [" ".join(cached.operators)])
+    return _compare_quantities(query.quantities, cached.quantities)
+
+
+def _compare_quantities(query: tuple[Quantity, ...], cached: tuple[Quantity, ...]) -> str:
     missing, extra = _unmatched(query, cached), _unmatched(cached, query)
     if missing or extra:
         return differ(missing, extra)
@@ -200,7 +218,7 @@ def _compare_tenses(query: _Tense, cached: _Tense) -> str:
 
 LANGUAGE: Final = Guard("language", _read_language, _compare_languages, None)
 CODE: Final = Guard("code", lambda text: text.blocks, _compare_blocks, None)
-NUMBERS: Final = Guard("numbers", lambda text: text.quantities, _compare_quantities)
+NUMBERS: Final = Guard("numbers", _read_numbers, _compare_numbers)
 QUESTION: Final = Guard("question", _read_asks, _compare_asks)
 SHAPE: Final = Guard("shape", _read_shape, _compare_shapes)
 TENSE: Final = Guard("tense", _read_tense, _compare_tenses)
