@@ -607,8 +607,8 @@ def test_tools_and_their_results_are_marked_where_litellm_hands_marks_on(
             {"role": "assistant", "content": None, "tool_calls": [call]},
             {"role": "tool", "tool_call_id": call["id"], "content": SYSTEM},
         ]
-    last = up.requests()[-1].body
-    assert last["tools"][-1]["cache_control"]["type"] == "ephemeral"
+    first, *_, last = (request.body for request in up.requests())
+    assert first["tools"][-1]["cache_control"]["type"] == "ephemeral"
     results = [block for turn in last["messages"] for block in turn["content"] if block["type"] == "tool_result"]
     assert "cache_control" in results[0]
     assert "cache_control" not in results[-1], "the last message varies"
