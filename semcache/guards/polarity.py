@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from semcache.guards.base import Guard, differ
-from semcache.guards.lexicon import Pole, english
+from semcache.guards.lexicon import Pole, english, stem
 from semcache.guards.particles import Phrasal, other_particles, read_phrasal
 from semcache.guards.text import Text, Word
 
@@ -56,12 +56,12 @@ def _read(text: Text) -> _Stand:
 
 def _denied(words: Iterable[Word]) -> Iterable[tuple[str, str]]:
     for word in words:
-        if word.stem.startswith(_NEGATIVE):
+        if word.fold.startswith(_NEGATIVE):
             for prefix in _NEGATIVE:
-                if word.stem.startswith(prefix) and len(word.stem) - len(prefix) >= _ROOT:
-                    yield word.stem[len(prefix) :], word.fold
+                if word.fold.startswith(prefix) and len(word.fold) - len(prefix) >= _ROOT:
+                    yield stem(word.fold[len(prefix) :]), word.fold  # "unknown" denies "know"
         if word.fold.endswith("less") and len(word.fold) >= _ROOT + 4:
-            yield word.fold[:-4], word.fold
+            yield stem(word.fold[:-4]), word.fold
 
 
 def _affixes(words: Iterable[Word]) -> Iterable[tuple[tuple[int, str], tuple[int, str]]]:
