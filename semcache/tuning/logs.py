@@ -36,6 +36,7 @@ import orjson
 
 from semcache.errors import InputError, MissingExtraError
 from semcache.guards import fold
+from semcache.live.answers import text_of
 from semcache.types import Usage
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
@@ -45,6 +46,13 @@ _CLASS_FIELDS: Final = ("cls", "key")
 _MESSAGE_FIELDS: Final = ("role", "content", "name", "tool_calls", "tool_call_id")
 """What a provider reads. Anything else is the log's own note (a label, perhaps) and must not reach the cache's key."""
 
+_ASKED: Final = ("messages", "input")
+"""Where a body has what is asked: the latter in OpenAI's Responses API (API reference, read 2026-11-21)."""
+
+_FAR_FUTURE: Final = 1e11
+"""Unix seconds of the year 5138."""
+
+_TEXT_PARTS: Final = ("input_text", "output_text")
 _TOKEN_FIELDS: Final = (("input_tokens", "output_tokens"), ("prompt_tokens", "completion_tokens"))
 
 
@@ -216,14 +224,14 @@ def _parquet_rows(raw: BinaryIO) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _record(row: Mapping[str, Any], fields: Fields) -> LogRecord:
     body, response = _body(row), _response(row)
-    if fields.text is None and "messages" in body:
-        messages = _messages(_decoded(body["messages"]))
+    if fields.text is None and (where := _where(body)):
+        messages = _messages(_decoded(body[where]), where)
     else:
         text = _named(row, fields.text or "text")
         if not isinstance(text, str):
             raise ValueError(f"{fields.text or 'text'!r} must be a string, got {_kind(text)}")
         messages, body = [{"role": "user", "content": text}], row
-    answer = _text(_named(row, fields.answer), fields.answer) if fields.answer else _given(response)
+    answer = _text(_named(row, fields.answer), fields.answer) if fields.answer else text_of(response)
     label = _label(row, messages[-1], fields.label)
     if label is None and fields.answer and answer is not None:
         label = fold(answer)
@@ -233,10 +241,10 @@ def _record(row: Mapping[str, Any], fields: Fields) -> LogRecord:
             for message in messages
         ),
         label=label,
-        ts=_timestamp(_picked(row, fields.ts, "ts", response.get("created")), fields.ts or "ts"),
+        ts=_timestamp(_picked(row, fields.ts, "ts", _created(response)), fields.ts or "ts"),
         model=_text(_picked(row, fields.model, "model", body.get("model") or response.get("model")), "model"),
         usage=_usage(row, response),
-        params={} if body is row else {k: v for k, v in body.items() if k not in ("messages", "model")},
+        params={} if body is row else {k: v for k, v in body.items() if k not in (*_ASKED, "model")},
         answer=answer,
         latency_s=_seconds(_picked(row, fields.latency, "latency_s"), fields.latency or "latency_s"),
         namespace=optional(row, fields.namespace),
@@ -248,9 +256,19 @@ def _body(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of a row that is the request as it was sent: one of its fields, or the row itself."""
     for name in ("body", "request"):
         inner = _decoded(row.get(name))
-        if isinstance(inner, dict) and "messages" in inner:
+        if isinstance(inner, dict) and _where(inner):
             return inner
     return row
+
+
+def _where(body: Mapping[str, Any]) -> str | None:
+    """The field of a request that holds what is asked; a row with a text of its own is no request."""
+    asked = _ASKED[:1] if isinstance(body.get("text"), str) else _ASKED
+    return next((name for name in asked if name in body), None)
+
+
+def _created(response: Mapping[str, Any]) -> Any:
+    return response.get("created", response.get("created_at"))
 
 
 def _response(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -259,14 +277,6 @@ def _response(row: Mapping[str, Any]) -> Mapping[str, Any]:
     inner = response.get("body") if isinstance(response, dict) else None
     found = inner if isinstance(inner, dict) else response
     return found if isinstance(found, dict) else {}
-
-
-def _given(response: Mapping[str, Any]) -> str | None:
-    try:
-        answer = response["choices"][0]["message"]["content"]
-    except (LookupError, TypeError):
-        return None
-    return answer if isinstance(answer, str) else None
 
 
 def _decoded(value: Any) -> Any:
@@ -291,20 +301,32 @@ def _text(value: Any, name: str) -> str | None:
     return value
 
 
-def _messages(value: Any) -> list[dict[str, Any]]:
+def _messages(value: Any, where: str) -> list[dict[str, Any]]:
+    if where == "input" and isinstance(value, str):
+        return [{"role": "user", "content": value}]
     if not isinstance(value, list):
-        raise ValueError(f"'messages' must be a list, got {_kind(value)}")
+        raise ValueError(f"{where!r} must be a list, got {_kind(value)}")
     for message in value:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise ValueError("each of 'messages' must be an object with a role")
+            raise ValueError(f"each of {where!r} must be an object with a role")
         if not isinstance(message.get("content"), (str, list, type(None))):
             raise ValueError(f"a message's content must be a string or a list, got {_kind(message['content'])}")
     end = len(value)
     while end and value[end - 1]["role"] == "assistant":
         end -= 1
     if not end:
-        raise ValueError("'messages' holds no request")
-    return value[:end]
+        raise ValueError(f"{where!r} holds no request")
+    return [{**message, "content": _parts(message.get("content"))} for message in value[:end]]
+
+
+def _parts(content: Any) -> Any:
+    """Parts of a message, those of text under the one name that the cache knows them by."""
+    if not isinstance(content, list):
+        return content
+    return [
+        {**part, "type": "text"} if isinstance(part, dict) and part.get("type") in _TEXT_PARTS else part
+        for part in content
+    ]
 
 
 def _label(row: Mapping[str, Any], last: Mapping[str, Any], field: str | None) -> str | None:
@@ -326,6 +348,8 @@ def _timestamp(value: Any, name: str) -> float | None:
         seconds = _iso_seconds(value)
     if not math.isfinite(seconds):
         raise ValueError(f"{name!r} must be Unix seconds or ISO 8601, got {value!r}")
+    if seconds >= _FAR_FUTURE:
+        raise ValueError(f"{name!r} must be Unix seconds, and {value!r} looks like milliseconds")
     return seconds
 
 
@@ -356,7 +380,7 @@ def _usage(row: Mapping[str, Any], response: Mapping[str, Any]) -> Usage | None:
     if not isinstance(usage, dict):
         raise ValueError(f"'usage' must be an object, got {_kind(usage)}")
     names = next((pair for pair in _TOKEN_FIELDS if usage.keys() & set(pair)), None)
-    details = usage.get("prompt_tokens_details")
+    details = usage.get("prompt_tokens_details", usage.get("input_tokens_details"))
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
     asked = names or _TOKEN_FIELDS[0]
     found = [usage.get(name) for name in (*asked, "cache_read_tokens", "cache_write_tokens")]

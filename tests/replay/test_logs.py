@@ -49,6 +49,43 @@ def test_messages_are_a_request_and_the_answer_at_the_end_is_not(tmp_path: Path)
     assert one(tmp_path, row).messages == (system, user("hi"), answer, user("and now?"))
 
 
+def test_a_request_of_openai_s_responses_api_is_read_as_sent(tmp_path: Path) -> None:
+    said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Where do you live?"}]}
+    asked = {"role": "user", "content": [{"type": "input_text", "text": "In Bonn. Where can I vote?"}]}
+    details = {"input_tokens_details": {"cached_tokens": 8}, "output_tokens": 5, "total_tokens": 17}
+    response = {
+        "object": "response",
+        "created_at": 1700000000,
+        "output": [said],
+        "usage": {"input_tokens": 12, **details},
+    }
+    params = {"instructions": "Be brief.", "text": {"format": {"type": "text"}}}
+    body = {"model": "gpt-5-mini", "input": "Where can I vote?", **params}
+    assert one(tmp_path, {"body": body, "response": {"status_code": 200, "body": response}}) == LogRecord(
+        (user("Where can I vote?"),),
+        ts=1700000000.0,
+        model="gpt-5-mini",
+        usage=Usage(12, 5, 8),
+        params=params,
+        answer="Where do you live?",
+    )
+    longer = one(tmp_path, {"body": {**body, "input": [user("Where can I vote?"), said, asked]}})
+    assert longer.messages == (
+        user("Where can I vote?"),
+        {"role": "assistant", "content": [{"type": "text", "text": "Where do you live?"}]},
+        {"role": "user", "content": [{"type": "text", "text": "In Bonn. Where can I vote?"}]},
+    )
+    assert one(tmp_path, {"text": "not this", "input": "a note"}).messages == (user("not this"),)
+    called = {"type": "function_call", "name": "f", "arguments": "{}"}
+    error = refused(write(tmp_path / "log.jsonl", {"body": {**body, "input": [called, asked]}}))
+    assert "each of 'input' must be an object with a role" in str(error)
+
+
+@pytest.mark.parametrize("ts", [1_700_000_000_000, "1700000000000"])
+def test_milliseconds_are_not_taken_for_seconds(tmp_path: Path, ts: object) -> None:
+    assert "looks like milliseconds" in str(refused(write(tmp_path / "log.jsonl", {"text": "a", "ts": ts})))
+
+
 def test_notes_of_the_log_never_reach_the_request_but_the_last_one_may_label_it(tmp_path: Path) -> None:
     row = {"messages": [{**user("hi"), "cls": "a"}, {**user("bye"), "key": "b", "state": [1]}]}
     assert one(tmp_path, row) == LogRecord((user("hi"), user("bye")), "b")
