@@ -53,11 +53,16 @@ class Options:
             raise ConfigurationError(f"min_similarity is a cosine in [-1, 1], not {self.min_similarity!r}")
         if isinstance(self.tags, str):
             raise ConfigurationError(f"tags is a sequence of strings, not the string {self.tags!r}")
+        if not all(isinstance(tag, str) for tag in self.tags):
+            raise ConfigurationError(f"tags is a sequence of strings, not {self.tags!r}")
         if self.share not in (None, "user", "tenant"):
             raise ConfigurationError(f'share is "user" or "tenant", not {self.share!r}')
         for name in ("namespace", "category", "tenant", "user"):
-            if getattr(self, name) == "":
+            value = getattr(self, name)
+            if value == "":
                 raise ConfigurationError(f"{name} must not be empty; leave it out instead")
+            if value is not None and not isinstance(value, str):  # 7 and "7" would be two tenants, or one, by the store
+                raise ConfigurationError(f"{name} must be a string, not {value!r}")
 
     def inside(self, outer: Options) -> Options:
         """These options within ``outer``: set fields win, tags add up, and the higher bar holds.

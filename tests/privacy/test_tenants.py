@@ -178,3 +178,14 @@ def test_share_needs_a_user_and_a_known_word() -> None:
         Options(share="everyone")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="user"):
         Options(user="")
+
+
+@pytest.mark.parametrize("name", ["namespace", "category", "tenant", "user"])
+def test_what_only_looks_like_a_name_is_refused(name) -> None:
+    with open_() as cache:
+        with pytest.raises(ConfigurationError, match=f"{name} must be a string, not 7"), cache.options(**{name: 7}):
+            pass
+        with pytest.raises(ConfigurationError, match="tags is a sequence of strings"), cache.options(tags=(7,)):
+            pass
+    with pytest.raises(ConfigurationError, match="tenant must be a string"):
+        open_(tenant=7)
