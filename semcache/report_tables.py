@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -47,6 +48,10 @@ def _headroom(analysis: Analysis) -> str:
     waiting = analysis.replay.latency_saved_s
     if waiting is not None and analysis.replay.report.books.hits:
         parts.append(f"Hits spared {waiting:,.0f} s of waiting, by the log's own times.")
+    life = analysis.policies[0].policy.time_bound_ttl
+    if analysis.headroom.about_now and life < math.inf:
+        share = _percent(headroom["about_now_rate"])
+        parts.append(f"{share} of requests are about now; their answers live {life:,.0f} s (time_bound_ttl).")
     if scopes.count > 1:
         parts.append(f"{scopes.count:,} scopes, {scopes.alone:,} of one request, which can never hit.")
         least = next(iter(scopes.without.items()), None)

@@ -205,6 +205,7 @@ def _scopes(analysis: Analysis) -> str:
         ("exact repeats", _percent(headroom["exact_repeat_rate"]), "the exact tier's part"),
         ("answerable by an earlier request", _percent(headroom["answerable_rate"]), "same class, same scope"),
         ("the same, were there no scopes", _percent(headroom["answerable_without_scopes_rate"]), "same class"),
+        ("requests about now", _percent(headroom["about_now_rate"]), "their answers live for time_bound_ttl"),
         ("scopes", f"{scopes.count:,}", f"the largest has {_percent(scopes.largest / max(1, scopes.requests))}"),
         ("requests alone in their scope", f"{scopes.alone:,}", "they can never hit"),
     ]

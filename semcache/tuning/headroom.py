@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from semcache.context import user_turns
+from semcache.guards.time_bound import time_bound
 from semcache.tuning.replay import request_of
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class Headroom:
         repeats: Requests of which an earlier one has the same text in the same scope: the exact tier's part.
         same_scope: Labelled requests of which an earlier one in the same scope has the class.
         any_scope: The same, whatever the scope.
+        about_now: Requests about now ("the weather today"), whose answers live for ``Policy.time_bound_ttl`` at most.
     """
 
     requests: int
@@ -36,6 +39,7 @@ class Headroom:
     repeats: int
     same_scope: int
     any_scope: int
+    about_now: int
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready. Shares of nothing are ``None``."""
@@ -45,6 +49,8 @@ class Headroom:
             "answerable": self.same_scope if self.labelled else None,
             "answerable_rate": _share(self.same_scope, self.labelled),
             "answerable_without_scopes_rate": _share(self.any_scope, self.labelled),
+            "about_now": self.about_now,
+            "about_now_rate": _share(self.about_now, self.requests),
         }
 
 
@@ -83,8 +89,10 @@ def survey(records: Sequence[LogRecord]) -> tuple[Headroom, Scopes]:
     names: set[str] = set()
     scopes: list[dict[str, bytes]] = []
     texts: list[str | None] = []
+    about_now = 0
     for record in records:
         request = request_of(record)
+        about_now += any(map(time_bound, user_turns(request)))
         scopes.append({"namespace": orjson.dumps(record.namespace), **_fields(request.scope)})
         names.update(scopes[-1])
         texts.append(request.text)
@@ -96,6 +104,7 @@ def survey(records: Sequence[LogRecord]) -> tuple[Headroom, Scopes]:
         repeats=_repeats(zip(whole, texts, strict=True)),
         same_scope=_repeats((scope, label) for scope, label in zip(whole, labels, strict=True) if label is not None),
         any_scope=_repeats(label for label in labels if label is not None),
+        about_now=about_now,
     )
     return headroom, _scopes(scopes, whole, sorted(names))
 

@@ -145,6 +145,12 @@ def test_headroom_and_the_field_that_keeps_answers_apart() -> None:
     assert survey([])[1].to_dict()["largest_share"] is None
 
 
+def test_questions_about_now_are_counted_since_their_answers_do_not_last() -> None:
+    headroom, _ = survey([asked("What is the weather today?"), asked("What is a volt?")])
+    assert headroom.to_dict()["about_now_rate"] == 0.5
+    assert survey([])[0].to_dict()["about_now_rate"] is None
+
+
 # Comparison and baselines ---------------------------------------------------------------------------------------------
 
 
