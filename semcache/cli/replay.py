@@ -86,6 +86,11 @@ class _Options:
         for name, path in (("--html", self.html), ("--checkpoint", self.checkpoint)):
             if path is not None and not Path(path).absolute().parent.is_dir():
                 raise click.BadParameter(f"there is no folder for {path}", param_hint=name)
+        if self.png is not None:
+            try:
+                Path(self.png).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise click.BadParameter(f"{self.png}: {error.strerror}", param_hint="--png") from error
 
 
 def _steps(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[float, ...]:
@@ -229,6 +234,7 @@ def _played(
     with SemanticCache(
         store=open_store(options.store_url), policy=policy.offline(), embedder=embedder, ledger=ledger, tenant=TENANT
     ) as cache:
+        cache.engine.store.ping()  # of a store that does not answer a replay would say that nothing hits
         cache.on_event(warn)
         yield Compared(name, policy, play(cache, records, advance))
 
@@ -298,7 +304,6 @@ def _progress(total: int) -> Iterator[Progress]:
 def _write_plots(analysis: Analysis, folder: Path) -> None:
     from semcache.html.plots import render
 
-    folder.mkdir(parents=True, exist_ok=True)
     for name, picture in render(analysis, "png"):
         (folder / f"{name}.png").write_bytes(picture)
 

@@ -216,6 +216,7 @@ def test_a_model_judges_and_is_paid_once(unlabelled: Path, policy: Path, tmp_pat
         ("--store", "memory://", "--answers", "closed"),
         ("--sweep-probability", "0.5:1.5:0.1"),
         ("--html", "/no/such/folder/report.html"),
+        ("--png", "/proc/no/such/folder"),
         ("--checkpoint", "/no/such/folder/vectors"),
         ("--policy", "/no/such/policy.toml"),
         ("--latency-field", "took"),
@@ -223,3 +224,9 @@ def test_a_model_judges_and_is_paid_once(unlabelled: Path, policy: Path, tmp_pat
 )
 def test_what_cannot_work_is_refused_before_anything_is_done(unlabelled: Path, args: tuple[str, ...]) -> None:
     assert run(unlabelled, *args, code=2).stdout == ""
+
+
+def test_a_store_that_does_not_answer_is_no_cache_that_never_hits(unlabelled: Path) -> None:
+    failed = run(unlabelled, "--store", "redis://127.0.0.1:1", code=1)
+    assert failed.stdout == ""
+    assert "Error: redis://127.0.0.1:1: " in failed.stderr
