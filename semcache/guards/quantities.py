@@ -29,8 +29,8 @@ _ARTICLES: Final = frozenset({"a", "an"})
 _ISO_DATE: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)")
 _SLASH_DATE: Final = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})")
 _DOTTED_DATE: Final = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})")  # the day comes first wherever it is written so
-_PART_OR_RANGE: Final = re.compile(r"(\d+)([/-])(\d+)")  # "1/2 cup", "2-3 days"
-_DECADE: Final = re.compile(r"(?:19)?(\d+0)s")
+_PART_OR_RANGE: Final = re.compile(r"(\d{1,64})([/-])(\d{1,64})")  # "1/2 cup", "2-3 days"
+_DECADE: Final = re.compile(r"(?:19)?(\d{1,3}0)s")
 _DOTTED_TIME: Final = re.compile(r"\d{1,2}\.[0-5]\d")  # "9.30 am", as the British write it
 _HALVES: Final = {"morning": "a", "afternoon": "p", "evening": "p"}
 _NOON: Final = {"noon": 720, "midday": 720, "midnight": 0}
@@ -212,7 +212,7 @@ class _Reader:
         minutes = 30 if self.word(at) == "half" else 15 if after == "past" else -15
         hour_at = at + 2 if after in ("past", "to") else at + 1
         word = self.word(hour_at)
-        hour = self.lexicon.numbers.cardinals.get(word, int(word) if word.isdigit() else 0)
+        hour = self.lexicon.numbers.cardinals.get(word, int(word) if word.isdecimal() and len(word) < 3 else 0)
         if not 1 <= hour <= 12:
             return at + 1
         return self._time_of_day(at, hour_at + 1, hour * 60 + minutes)

@@ -25,7 +25,7 @@ _TOKEN: Final = re.compile(
   | (?P<code>
         (?:https?://|www\.)[^\s<>"']*[\w/]                         # link
       | (?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+             # mail address
-      | (?<![\w/.])(?:~|\.{1,2})?/(?:[\w.@-]+/)*[\w.@-]*\w          # path
+      | (?<![\w/.])(?:~|\.{1,2})?/(?:[\w.@-]+/){0,64}[\w.@-]*\w     # path
       | [A-Za-z]:\\[^\s"']+                                       # path on Windows
       | (?<![\w.])[A-Za-z]\w*(?:\.\w+)*\(\)                                 # call()
       | [@\#][^\W\d]\w*                                           # handle, tag
@@ -50,11 +50,13 @@ _LETTER_DASH_DIGIT: Final = re.compile(r"([^\W\d_])-(\d)")
 _ALIKE: Final = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": " ", "‑": "-"})
 _NUMBERED: Final = frozenset({"version", "aged"})
 """Stems that say nothing before a number: "version 3.12", "aged 18"."""
-_MODEL: Final = re.compile(r"([a-z]{2,})-?(\d+)")
+_LONGEST: Final = 64
+"""Characters of a number that is read as one. Longer ones are codes: Python reads no more than 4,300 digits."""
+_MODEL: Final = re.compile(r"([a-z]{2,})-?(\d{1,64})")
 _NUMBER_SIGN: Final = re.compile(r"\b[Nn]o\.\s?(?=\d)")
 _PLUS: Final = re.compile(r"(?<=\d)\+(?![\w+])")
-_VERSION: Final = re.compile(r"v(\d+(?:\.\d+)*)")
-_GLUED: Final = re.compile(r"(\d+(?:\.\d+)?)([^\W\d_]+)")
+_VERSION: Final = re.compile(r"v(\d{1,32}(?:\.\d{1,32})*)")
+_GLUED: Final = re.compile(r"(\d{1,32}(?:\.\d{1,32})?)([^\W\d_]+)")
 _SUFFIXES: Final = frozenset({"am", "pm", "st", "nd", "rd", "th", "k", "m", "mn", "bn"})
 _END: Final = frozenset(".!?;:\n")
 _ACRONYMS: Final = frozenset({"us", "it", "who", "id"})  # in capitals these are no pronouns
@@ -232,13 +234,15 @@ def _spelled_out(prose: str) -> str:
 
 def _tokens(prose: str) -> list[Token]:
     tokens: list[Token] = []
-    cited = [match.span() for match in _CITED.finditer(prose)] if '"' in prose or ":" in prose else []
+    cited = [match.span() for match in _CITED.finditer(prose)][::-1] if '"' in prose or ":" in prose else []
     starts = True
     for match in _TOKEN.finditer(prose):
         kind, raw = match.lastgroup, match[0]
         if kind == "plain" or kind == "word":
             words = _words(raw, starts)
-            if cited and any(start <= match.start() < end for start, end in cited):
+            while cited and cited[-1][1] <= match.start():
+                cited.pop()
+            if cited and cited[-1][0] <= match.start():
                 words = tuple(word._replace(cited=True) for word in words)
             tokens += words
         elif kind == "dotted":
@@ -246,7 +250,7 @@ def _tokens(prose: str) -> list[Token]:
         elif kind == "code":
             tokens += _codes(raw, starts)
         elif kind == "number":
-            tokens.append(Token(raw, raw, raw, "number", starts))
+            tokens.append(Token(raw, raw, raw, "number" if len(raw) <= _LONGEST else "code", starts))
         elif raw in _END:
             starts = True
             continue

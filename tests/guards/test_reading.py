@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semcache.guards import alignment
+from semcache.guards import GUARDS, alignment, verdicts
 from semcache.guards.alignment import align, derived, mistyped, slip
 from semcache.guards.lexicon import english, irregular, language_words, lookalikes, stem, unstemmed
 from semcache.guards.text import _TOKEN, read
@@ -252,10 +252,27 @@ def test_plain_words_are_words_by_the_rest_of_the_pattern_too(text):
     ]
 
 
-@pytest.mark.parametrize("piece", ["a.", "a-", "1-", "a_", "_", "/a", "a@", "x", "`", "1,", "aB", "a b "])
+@pytest.mark.parametrize("piece", ["a.", "a-", "1-", "a_", "_", "/a", "a@", "x", "`", "1,", "aB", "a b ", '"a', "/@"])
 def test_reading_is_not_quadratic_in_the_length_of_a_text(piece):
     short, long = (min(_seconds(piece * n) for _ in range(3)) for n in (1_000, 8_000))
     assert long < 30 * max(short, 0.001)  # eight times the text; a quadratic pattern takes 64 times
+
+
+@pytest.mark.parametrize(
+    "wording",
+    [
+        "{}", "-{}", "0.{}", "{}:30", "v{}", "v1.{}", "{} kg", "{}kg", "gpt-{}", "1/{} cup", "{}-1 days", "{}0s",
+        "half past {}", "no. {}", "{}+", "minus {}", "{} million", "${}", "{}am", "2024-{}", "{},000",
+    ],
+)  # fmt: skip
+def test_numbers_too_long_to_be_read_as_one_are_told_apart_all_the_same(wording):
+    asked, other = (f"How much is {wording.replace('{}', '7' * 5_000 + last)}" for last in "78")
+    assert not any(said.reason for said in verdicts(GUARDS, asked, f"{asked}?"))
+    assert any(said.reason for said in verdicts(GUARDS, asked, other))
+
+
+def test_digits_that_are_no_decimals_are_read():
+    assert not read("half past ፩").quantities  # a digit by Unicode, of which Python makes no integer
 
 
 def _seconds(text: str) -> float:
