@@ -10,7 +10,9 @@ from semcache import Policy, SemanticCache
 from semcache.testing.upstream import Upstream
 
 # LiteLLM wants an older OpenAI SDK than the other tests: `make test-litellm` has an environment of its own.
-collect_ignore = [] if find_spec("litellm") else ["test_sdk_litellm.py", "test_sdk_instructor.py"]
+collect_ignore = (
+    [] if find_spec("litellm") else ["test_sdk_litellm.py", "test_sdk_litellm_marks.py", "test_sdk_instructor.py"]
+)
 # Otherwise importing LiteLLM fetches a list of prices.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 

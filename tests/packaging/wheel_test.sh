@@ -32,4 +32,4 @@ import json, sys
 report = json.load(open(sys.argv[1]))
 assert report['requests'] == 60 and report['hits'] > 0, report
 " "$work/demo.json"
-"$work/venv/bin/python" -m pytest -q -p no:cacheprovider tests/unit tests/flow tests/policy tests/guards tests/indexes tests/clients/test_functions.py
+"$work/venv/bin/python" -m pytest -q -p no:cacheprovider tests/unit tests/flow tests/policy tests/guards tests/indexes tests/functions

@@ -5,85 +5,34 @@ from __future__ import annotations
 import gc
 import io
 import json
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from bedrock_calls import (
+    ACCESS_KEY,
+    EACH,
+    MODEL,
+    OPERATIONS,
+    PAIRS,
+    QUESTION,
+    SECRET,
+    Make,
+    body,
+    converse,
+    converse_stream,
+    invoke,
+    status,
+)
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.config import Config
 from botocore.credentials import Credentials
-from botocore.exceptions import ClientError, ParamValidationError, ReadTimeoutError
+from botocore.exceptions import ClientError, ParamValidationError
 
 from semcache import ConfigurationError, Policy, SemanticCache, last_outcome
 from semcache.testing.upstream import Fault, RecordedRequest, Upstream
-
-MODEL, QUESTION = "us.anthropic.claude-haiku-4-5-20251001-v1:0", "Is it up?"
-ACCESS_KEY, SECRET = "AKIDEXAMPLEEXAMPLE", "not/a/secret/but/treated/as/one"
-Make = Callable[..., Any]
-
-
-@pytest.fixture
-def make(up: Upstream) -> Iterator[Make]:
-    made = []
-
-    def client(**options: Any) -> Any:
-        settings = {"retries": {"total_max_attempts": 1}, **options.pop("config", {})}
-        keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET}
-        given = {"region_name": "us-east-1", "endpoint_url": up.bedrock_url, **keys, **options}
-        made.append(boto3.client("bedrock-runtime", config=Config(**settings), **given))
-        return made[-1]
-
-    yield client
-    for one in made:
-        one.close()
-
-
-# The four operations behind one face: each returns the answer's text.
-
-
-def converse(client: Any, text: str = QUESTION, model: str = MODEL, **more: Any) -> str:
-    answer = client.converse(modelId=model, messages=[{"role": "user", "content": [{"text": text}]}], **more)
-    return said(answer["output"]["message"])
-
-
-def converse_stream(client: Any, text: str = QUESTION, model: str = MODEL, **more: Any) -> str:
-    answer = client.converse_stream(modelId=model, messages=[{"role": "user", "content": [{"text": text}]}], **more)
-    deltas = [event["contentBlockDelta"]["delta"] for event in answer["stream"] if "contentBlockDelta" in event]
-    return "".join(delta.get("text", "") for delta in deltas)
-
-
-def body(text: str = QUESTION, **more: Any) -> str:
-    asked = [{"role": "user", "content": text}]
-    return json.dumps({"anthropic_version": "bedrock-2023-05-31", "max_tokens": 500, "messages": asked, **more})
-
-
-def invoke(client: Any, text: str = QUESTION, model: str = MODEL, **more: Any) -> str:
-    return said(json.loads(client.invoke_model(modelId=model, body=body(text, **more))["body"].read()))
-
-
-def invoke_stream(client: Any, text: str = QUESTION, **more: Any) -> str:
-    answer = client.invoke_model_with_response_stream(modelId=MODEL, body=body(text, **more))
-    events = [json.loads(event["chunk"]["bytes"]) for event in answer["body"]]
-    return "".join(event["delta"].get("text", "") for event in events if event["type"] == "content_block_delta")
-
-
-def said(message: dict[str, Any]) -> str:
-    return "".join(block.get("text", "") for block in message["content"])
-
-
-PAIRS = [(converse, converse_stream), (invoke, invoke_stream)]
-OPERATIONS = [operation for pair in PAIRS for operation in pair]
-EACH = pytest.mark.parametrize("ask", OPERATIONS, ids=lambda ask: ask.__name__)
-
-
-def status() -> str:
-    outcome = last_outcome()
-    assert outcome is not None
-    return outcome.status
 
 
 @pytest.mark.parametrize(("plain", "stream"), PAIRS, ids=["converse", "invoke"])
@@ -245,98 +194,6 @@ def test_documents_and_images_reach_the_key_as_digests(up: Upstream, make: Make,
     for picture in (b"one", b"one", b"two"):
         ask(picture)
     assert up.calls() == 2
-
-
-# Errors -----------------------------------------------------------------------------------------------------------
-
-FAULTS = {
-    "500": Fault(status=500),
-    "429": Fault(status=429, headers={"retry-after": "0"}),
-    "400": Fault(status=400),
-    "401": Fault(status=401),
-    "cut": Fault(cut_after=1),
-    "malformed": Fault(malformed_after=1),
-    "error event": Fault(error_after=1),
-}
-FAILING = [
-    pytest.param(ask, fault, id=f"{ask.__name__}-{name}")
-    for ask in OPERATIONS
-    for name, fault in FAULTS.items()
-    if fault.error_after is None or ask in (converse_stream, invoke_stream)
-]
-
-
-@pytest.mark.parametrize(("ask", "fault"), FAILING)
-def test_what_fails_raises_as_without_the_cache_and_is_not_stored(
-    ask: Any, fault: Fault, up: Upstream, make: Make, exact_cache: SemanticCache
-) -> None:
-    raised = []
-    for client in (make(), exact_cache.wrap(make())):
-        up.script([fault])
-        with pytest.raises(Exception) as caught:  # noqa: PT011  the bare client says which
-            ask(client)
-        raised.append(caught.value)
-    assert _without_class_of_its_client(raised[1]) == _without_class_of_its_client(raised[0])
-    if fault.status:
-        assert isinstance(raised[1], ClientError)
-        assert raised[1].response["ResponseMetadata"]["HTTPStatusCode"] == fault.status
-    assert up.calls() == 2, "no retries of our own"
-    ask(client)
-    assert status() == "miss"
-
-
-def _without_class_of_its_client(error: BaseException) -> Any:
-    """Each client makes its own classes of modelled errors."""
-    kind = type(error)
-    details = error.response["Error"] if isinstance(error, ClientError) else None
-    return kind.__module__, kind.__name__, details
-
-
-def test_a_modelled_error_is_of_the_clients_own_classes(up: Upstream, make: Make, exact_cache: SemanticCache) -> None:
-    client = exact_cache.wrap(make())
-    up.fail_next(429)
-    with pytest.raises(client.exceptions.ThrottlingException):
-        converse(client)
-
-
-@EACH
-def test_a_timeout_is_botocores(ask: Any, up: Upstream, make: Make, exact_cache: SemanticCache) -> None:
-    client = exact_cache.wrap(make(config={"read_timeout": 0.2}))
-    up.script([Fault(stall_s=1.0)])
-    with pytest.raises(ReadTimeoutError):
-        ask(client)
-    ask(client)
-    assert status() == "miss"
-
-
-@EACH
-@pytest.mark.parametrize("mode", ["legacy", "standard"])
-def test_retries_are_botocores(ask: Any, mode: str, up: Upstream, make: Make, exact_cache: SemanticCache) -> None:
-    client = exact_cache.wrap(make(config={"retries": {"total_max_attempts": 3, "mode": mode}}))
-    up.fail_next(503)
-    assert ask(client)
-    assert up.calls() == 2
-    assert ask(client)
-    assert up.calls() == 2
-
-
-def test_the_number_of_retries_is_told(up: Upstream, make: Make, exact_cache: SemanticCache) -> None:
-    client = exact_cache.wrap(make(config={"retries": {"total_max_attempts": 3, "mode": "standard"}}))
-    up.fail_next(503)
-    answer = client.converse(modelId=MODEL, messages=[{"role": "user", "content": [{"text": QUESTION}]}])
-    assert answer["ResponseMetadata"]["RetryAttempts"] == 1
-
-
-@pytest.mark.parametrize("finish", ["max_tokens", "guardrail_intervened", "content_filtered"])
-@EACH
-def test_an_answer_that_did_not_end_by_itself_is_not_stored(
-    ask: Any, finish: str, up: Upstream, make: Make, exact_cache: SemanticCache
-) -> None:
-    client = exact_cache.wrap(make())
-    up.script([Fault(finish=finish)])
-    assert ask(client)
-    ask(client)
-    assert status() == "miss"
 
 
 # The client -------------------------------------------------------------------------------------------------------
