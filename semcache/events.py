@@ -16,6 +16,7 @@ EVENT_KINDS: Final = frozenset(
         "index_error",  # the vector index failed
         "index_rebuilt",  # a snapshot was missing, old or damaged
         "rewrite_error",  # the callable that makes questions stand alone failed
+        "judging_error",  # a guard or the scoring raised: nothing was served by meaning
         "verifier_error",  # the verifier failed or was late
         "entry_damaged",  # stored bytes that cannot be read; removed
         "entry_locked",  # encrypted with a key that this process was not given; left as it is

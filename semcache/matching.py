@@ -13,8 +13,8 @@ from semcache.live.record import MAX_SLACK
 from semcache.policy import max_age, secret_in
 from semcache.privacy import hides
 from semcache.schemas import demanded
-from semcache.steps import CheckSchema, Embed, GetExact, Near, Rewrite, Search, Step, Verify
-from semcache.types import Candidate, Entry, Key, Layer
+from semcache.steps import CheckSchema, Embed, GetExact, Near, Rewrite, RuleFailed, Search, Step, Verify
+from semcache.types import Candidate, Decision, Entry, Key, Layer
 
 if TYPE_CHECKING:
     from semcache.flow import Call
@@ -62,17 +62,12 @@ def by_meaning(ctx: Call, key: Key, *, explain: bool = False) -> Generator[Step,
         policy.reach(ctx.rules),
         -1.0 if explain else policy.search_from(ctx.rules) - 0.02 - MAX_SLACK,
     )
-    stored_since = ctx.now() - max_age(ctx.rules, ctx.request)
-    decision = outcome.decision = judge(
-        policy,
-        text,
-        [_candidate(ctx, one, stored_since) for one in near],
-        rules=ctx.rules,
-        min_similarity=ctx.min_similarity,
-        explain=explain,
-        # Probabilities are fitted to questions by themselves; after other turns every guard has a veto.
-        embedder="" if ctx.request.history and policy.context == "window" else ctx.fingerprint(),
-    )
+    try:
+        decision = outcome.decision = _judged(ctx, near, explain)
+    except Exception as error:
+        yield RuleFailed(error)
+        outcome.reason = "judging failed"
+        return None
     outcome.seconds["search"] = ctx.tick() - started
     chosen = decision.chosen
     found = None if chosen is None else next(one for one in near if one.entry.key.id == chosen.entry_id)
@@ -84,6 +79,21 @@ def by_meaning(ctx: Call, key: Key, *, explain: bool = False) -> Generator[Step,
         outcome.reason = decision.reason
         return None
     return found if (yield from keeps_to_schema(ctx, found.entry, "semantic")) else None
+
+
+def _judged(ctx: Call, near: Sequence[Near], explain: bool) -> Decision:
+    policy = ctx.policy
+    stored_since = ctx.now() - max_age(ctx.rules, ctx.request)
+    return judge(
+        policy,
+        ctx.question,
+        [_candidate(ctx, one, stored_since) for one in near],
+        rules=ctx.rules,
+        min_similarity=ctx.min_similarity,
+        explain=explain,
+        # Probabilities are fitted to questions by themselves; after other turns every guard has a veto.
+        embedder="" if ctx.request.history and policy.context == "window" else ctx.fingerprint(),
+    )
 
 
 def _stands(entry: Entry) -> Generator[Step, Any, bool]:

@@ -257,6 +257,9 @@ class Performer:
             raise VerifierError(repr(error))  # a verifier's SystemExit ends its own thread only
         return future.result()
 
+    def _rule_failed(self, step: steps.RuleFailed) -> None:
+        self.emit(Event("judging_error", f"candidates could not be judged: {step.error!r}", step.error))
+
     def _check_schema(self, step: steps.CheckSchema) -> bool | None:
         wrong = keeps_to(step.schema, step.answer)
         if wrong:
@@ -288,6 +291,7 @@ _PERFORM: dict[type, Callable[[Performer, Any], Any]] = {
     steps.Embed: Performer._embed,
     steps.Search: Performer._search,
     steps.Verify: Performer._verify,
+    steps.RuleFailed: Performer._rule_failed,
     steps.CheckSchema: Performer._check_schema,
     steps.GetStale: Performer._get_stale,
     steps.MarkPrompt: Performer._mark,

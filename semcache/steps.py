@@ -60,6 +60,12 @@ class Verify(NamedTuple):
     tags: tuple[str, ...] = ()
 
 
+class RuleFailed(NamedTuple):
+    """A rule raised while candidates were judged: a bug of ours, which must not be the caller's. Answer: ``None``."""
+
+    error: Exception
+
+
 class CheckSchema(NamedTuple):
     """Answer: whether an answer keeps to the JSON schema that was asked for; ``None`` if it cannot be told."""
 
@@ -121,6 +127,7 @@ Step = (
     | Embed
     | Search
     | Verify
+    | RuleFailed
     | CheckSchema
     | MarkPrompt
     | CallUpstream

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from semcache import AsyncSemanticCache, Budget, Policy, SemanticCache, last_outcome
+from semcache import AsyncSemanticCache, Budget, Policy, SemanticCache, judging, last_outcome
 from semcache.stores import MemoryStore
 
 EXACT_ONLY = Policy(semantic=False)
@@ -71,6 +71,38 @@ async def test_on_an_event_loop_too(part):
         ask = cache.wrap(answer, name="ask")
         for question in (RESET, RESET_AGAIN):
             assert await ask(question) == "Use the link."
+
+
+def raise_a_bug(*args):
+    raise KeyError("a bug")
+
+
+def test_a_rule_that_raises_is_a_miss_and_an_event(monkeypatch):
+    monkeypatch.setattr(judging, "covered", raise_a_bug)
+    events = []
+    with SemanticCache(store=MemoryStore()) as cache:
+        cache.on_event(events.append)
+        ask = cache.wrap(lambda prompt: "Use the link.", name="ask")
+        for question in (RESET, RESET_AGAIN):
+            assert ask(question) == "Use the link."
+        outcome = last_outcome()
+        assert (outcome.status, outcome.reason, outcome.stored) == ("miss", "judging failed", True)
+        assert cache.explain(ask.request("how can I reset the password")).reason == "judging failed"
+    assert {event.kind for event in events} == {"judging_error"}
+    assert isinstance(events[0].error, KeyError)
+
+
+async def test_on_an_event_loop_a_rule_that_raises_is_a_miss_too(monkeypatch):
+    monkeypatch.setattr(judging, "covered", raise_a_bug)
+
+    async def answer(prompt):
+        return "Use the link."
+
+    async with AsyncSemanticCache(store=MemoryStore()) as cache:
+        ask = cache.wrap(answer, name="ask")
+        for question in (RESET, RESET_AGAIN):
+            assert await ask(question) == "Use the link."
+        assert last_outcome().reason == "judging failed"
 
 
 @pytest.mark.parametrize(
