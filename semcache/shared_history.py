@@ -87,7 +87,8 @@ class SharedHistory:
     def send(self, head: int, thread: int, now: float) -> int:
         """The number of the key that a prompt goes out with, see :class:`~semcache.prompt_cache.shards.Rates`; to be
         called under the lock."""
-        self._counts[counter_name(head, now)] += 1
+        if self._rates.knows(head):  # most heads that are sent once never come again: a time or a name stands in them
+            self._counts[counter_name(head, now)] += 1
         return self._rates.send(head, thread, now)
 
     def predictions(self) -> list[Predicted]:

@@ -52,6 +52,10 @@ class Rates:
     def __bool__(self) -> bool:
         return bool(self._heads)
 
+    def knows(self, head: int) -> bool:
+        """Whether a head has been sent before, here or by another process."""
+        return head in self._heads
+
     def send(self, head: int, thread: int, now: float) -> int:
         """Count a request, and choose the number of its key.
 

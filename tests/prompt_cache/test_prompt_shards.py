@@ -117,3 +117,14 @@ def test_what_is_forgotten_leaves_no_counter_with_a_prompts_hash() -> None:
     for marker in fleet.markers:
         marker.forget()
     assert fleet.store.counters(PREFIX) == {}
+
+
+def test_a_prompt_that_never_comes_again_costs_the_store_nothing() -> None:
+    marker = Marker(store := MemoryStore(), lambda event: pytest.fail(event.message), lambda: START)
+    for number in (1, 2, 3, 3, 3):
+        body = {
+            "messages": [{"role": "system", "content": f"It is {number} o'clock."}, {"role": "user", "content": "?"}]
+        }
+        marker.mark(Prompt("openai_chat", body, "api.openai.com", "gpt-5-mini"), None)
+    marker.shared.sync()
+    assert list(store.counters(PREFIX).values()) == [2]
