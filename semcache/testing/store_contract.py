@@ -13,110 +13,32 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
 import threading
 import time
-import traceback
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 
 from semcache.errors import ConfigurationError
 from semcache.stores.base import Selector, Store
-from semcache.stores.entry_codec import pack_vector
-from semcache.types import Entry, Event, Key, Usage
+from semcache.testing._processes import exit_code, run_in_child, start_child
+from semcache.testing._store_entries import FINGERPRINT, Follower, as_stored, make_entry
+from semcache.types import Entry, Event
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-FINGERPRINT = "test:4"
-_random = random.SystemRandom()
-
-
-def make_entry(
-    text: str = "How do I reset my password?",
-    *,
-    scope: str = "scope",
-    vector: npt.NDArray[np.float32] | bytes | None = b"\x00\x3c" + bytes(6),
-    fingerprint: str | None = FINGERPRINT,
-    namespace: str = "default",
-    tenant: str | None = None,
-    tags: tuple[str, ...] = (),
-    ttl: float | None = None,
-    id: int | None = None,
-) -> Entry:
-    """An entry like those that the cache writes. Its vector is (1, 0, 0, 0) unless another is given."""
-    canonical = f"{scope}\n{text}".encode()
-    scope_id = int.from_bytes(scope.encode()[:7], "big")
-    now = time.time()
-    return Entry(
-        key=Key(_random.getrandbits(63) if id is None else id, scope_id, canonical, len(scope)),
-        text=text,
-        response=b'{"answer":"' + text.encode() + b'"}',
-        api="function",
-        namespace=namespace,
-        tenant=tenant,
-        model="some-model",
-        created_at=now,
-        expires_at=None if ttl is None else now + ttl,
-        latency_s=0.5,
-        usage=Usage(12, 34, 5, 6, 7),
-        tags=tags,
-        vector=vector,
-        fingerprint=None if vector is None else fingerprint,
-    )
-
-
-def as_stored(entry: Entry) -> Entry:
-    """The entry as a store hands it back: equal, with its vector as float16 bytes."""
-    return replace(entry, vector=pack_vector(entry.vector) or None)
-
-
-class Follower:
-    """Follows a store's feed the way an index does."""
-
-    def __init__(self, store: Store, *, fingerprint: str = FINGERPRINT, limit: int = 1000) -> None:
-        self.store = store
-        self.fingerprint = fingerprint
-        self.limit = limit
-        self.cursor: str | None = None
-        self.vectors: dict[int, tuple[float, ...]] = {}
-        self.scopes: dict[int, int] = {}
-        self.wrong: set[tuple[int, int]] = set()
-        self.resets = 0
-
-    def follow(self) -> Follower:
-        for _ in range(10_000):
-            page = self.store.changes(self.cursor, fingerprint=self.fingerprint, limit=self.limit)
-            if page is None:
-                return self
-            assert len(page.ids) == len(page.scope_ids) == len(page.vectors)
-            assert str(page.vectors.dtype) == "float32"
-            assert not set(page.ids.tolist()) & set(page.removed)
-            if page.reset:
-                self.resets += 1
-                self.vectors.clear()
-                self.scopes.clear()
-                self.wrong.clear()
-            for id in page.removed:
-                self.vectors.pop(id, None)
-                self.scopes.pop(id, None)
-            for id, scope_id, vector in zip(page.ids.tolist(), page.scope_ids.tolist(), page.vectors, strict=True):
-                self.vectors[id] = tuple(vector.tolist())
-                self.scopes[id] = scope_id
-            self.wrong.update(page.wrong_pairs)
-            self.cursor = page.cursor
-            if not page.more:
-                return self
-        raise AssertionError("the feed does not come to its end")
+__all__ = [
+    "FINGERPRINT",
+    "Follower",
+    "SharedStoreContract",
+    "StoreContract",
+    "as_stored",
+    "exit_code",
+    "make_entry",
+    "run_in_child",
+    "start_child",
+]
 
 
 class StoreContract:
@@ -542,38 +464,3 @@ class SharedStoreContract(StoreContract):
         assert store.get(entry.key) == as_stored(entry)
         assert store.counters() == {"puts": 1}
         assert set(follower.follow().vectors) == {entry.key.id}
-
-
-def run_in_child(work: Callable[[], object]) -> int:
-    """Run ``work`` in a fork of this process and return its exit code: 0 if it did not raise."""
-    return exit_code(start_child(work))
-
-
-def start_child(work: Callable[[], object]) -> int:
-    """Begin ``work`` in a fork of this process and return its process id."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on forks beside threads: the very point
-        pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return pid
-
-
-def exit_code(pid: int, *, within_s: float = 60) -> int:
-    """Wait for a child to end; negative for the signal that ended it."""
-    give_up_at = time.monotonic() + within_s
-    while time.monotonic() < give_up_at:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.002)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    raise AssertionError("the child hangs")
