@@ -29,8 +29,8 @@ __all__ = [
 
 _HOME = {"MemoryStore": "memory", "RedisStore": "redis", "SqliteStore": "sqlite"}
 _FORMS = (
-    "memory://, sqlite:// (the default file), sqlite:///absolute/path, redis://host:port/db, rediss://…, "
-    "unix:///path/to/socket"
+    "a pathlib.Path, memory://, sqlite:// (the default file), sqlite:///absolute/path, redis://host:port/db, "
+    "rediss://…, unix:///path/to/socket"
 )
 
 
@@ -61,7 +61,7 @@ def open_store(url: str | os.PathLike[str] | None = None, *, key: KeySource | No
         return SqliteStore(url, key=key)
     url = "sqlite://" if url is None else url
     if not isinstance(url, str):
-        raise ConfigurationError(f"not a store: {url!r}; known forms are a path, {_FORMS}")
+        raise ConfigurationError(f"not a store: {url!r}; known forms are {_FORMS}")
     parts = urlsplit(url)
     if parts.scheme == "memory" and not parts.netloc and not parts.path:
         from semcache.stores.memory import MemoryStore
@@ -81,7 +81,8 @@ def open_store(url: str | os.PathLike[str] | None = None, *, key: KeySource | No
         budget = _budget(options, parts.scheme)
         return RedisStore(f"{where}?{urlencode(options)}", prefix=prefix, budget_s=budget, key=key)
     # Without what follows the scheme: there may be a password in it.
-    raise ConfigurationError(f"not a store: {parts.scheme}://…; known forms are {_FORMS}")
+    named = f"{parts.scheme}://…" if parts.scheme else "a string without a scheme"
+    raise ConfigurationError(f"not a store: {named}; known forms are {_FORMS}")
 
 
 def _budget(options: dict[str, str], name: str) -> float:

@@ -94,8 +94,8 @@ class PersistentStore(ABC):
             raise Locked("encrypted, and this process was given no key")
         return own + shared
 
-    def _look_into(self, slot: int, data: bytes) -> None:
-        """Tell of what cannot be opened: nobody here can say whose it is."""
+    def _tell_if_locked(self, slot: int, data: bytes) -> None:
+        """Say so of what cannot be opened: nobody here can tell whose it is."""
         try:
             self._open(slot, data)
         except Locked as error:

@@ -206,7 +206,7 @@ class SqliteStore(PersistentStore):
             gone = [(id, id) for _, id in chosen]
             connection.db.executemany("DELETE FROM wrong_pairs WHERE a = ? OR b = ?", gone)
             for (head,) in connection.db.execute("SELECT data FROM heads").fetchall():
-                self._look_into(SHARED_SLOT, head)
+                self._tell_if_locked(SHARED_SLOT, head)
         self._remove_snapshots()
         self._file.scrub()
         return count

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-COMMAND = (sys.executable, "-m", "semcache.cli")
+COMMAND = (sys.executable, "-m", "semcache")
 HEAVY = {
     "numpy",
     "faiss",

@@ -33,9 +33,12 @@ def test_a_path_is_an_sqlite_file(tmp_path: Path) -> None:
         assert cache.engine.store.path == tmp_path / "store.db"
 
 
-def test_what_is_no_store_is_said() -> None:
-    with pytest.raises(ConfigurationError, match="not a store: 42"):
-        SemanticCache(42)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("given", "said"), [(42, "42"), ("cache.db", "a string without a scheme"), ("ftp://u:secret@host", "ftp://…")]
+)
+def test_what_is_no_store_is_said(given: object, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"not a store: {said}; known forms are a pathlib.Path"):
+        SemanticCache(given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("url", [None, "sqlite://", "sqlite:///"])

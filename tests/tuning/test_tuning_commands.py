@@ -340,7 +340,7 @@ def test_label_never_writes_to_its_input(pair_rows: Rows, tmp_path: Path) -> Non
 
 def test_what_was_answered_survives_a_kill(pair_rows: Rows, tmp_path: Path) -> None:
     path, labels = write(tmp_path / "pairs.jsonl", unlabelled(pair_rows)), tmp_path / "labels.jsonl"
-    command = [sys.executable, "-m", "semcache.cli", "label", path, "-o", str(labels)]
+    command = [sys.executable, "-m", "semcache", "label", path, "-o", str(labels)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None

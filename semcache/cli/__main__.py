@@ -1,3 +1,0 @@
-from semcache.cli import main
-
-main(prog_name="semcache")
