@@ -193,8 +193,9 @@ def applied(base: Policy, table: Table, settings: Mapping[str | None, Setting | 
         old = overrides.get(name, Override())
         fields: dict[str, Any] = {"semantic": False}
         if setting is not None:
-            guards = setting.rule.guards(getattr(base, table).get(name, old).guards or base.guards)
-            inherited = old.guards or made.guards
+            own = getattr(base, table).get(name, old).guards
+            guards = setting.rule.guards(base.guards if own is None else own)
+            inherited = made.guards if old.guards is None else old.guards
             on = None if shared and pool is not None else True
             fields = setting.fields(base) | {"guards": old.guards if guards == inherited else guards, "semantic": on}
         overrides[name] = replace(old, **fields)

@@ -156,6 +156,13 @@ def test_guards_of_a_slice_are_those_that_stay_on_for_it() -> None:
     ]
 
 
+def test_a_slice_that_had_no_guards_gets_none() -> None:
+    base = Policy(namespaces={"a": Override(guards=())})
+    setting = Setting(0.8, Rule(0.0, None, ("order",)))
+    policy = applied(base, "namespaces", {"a": setting, POOLED: AT})
+    assert policy.namespaces["a"].guards == setting.everywhere(base).namespaces["a"].guards == ()
+
+
 def test_of_a_namespace_that_is_not_in_the_data_nothing_is_served() -> None:
     parts: dict[str, Part] = {"a": Halves(GOOD, GOOD), "b": Halves(GOOD, GOOD)}
     policy = made(tune(parts, Budget(0.01), sliced=True))
