@@ -51,15 +51,15 @@ def answered_by(label: str | None, vendor: str | None, arguments: Mapping[str, A
         vendor: The user's word on whose prompt cache is behind the base URL.
     """
     given = arguments.get("model")
+    alone = not any(map(arguments.get, FALLBACKS))  # a fallback may be a provider that refuses what is added
     try:
         route = _route(arguments)
+        known = _prompt_cache(route, vendor, arguments) if alone else None
     except Exception:  # LiteLLM says so itself when it is called
         return Answerer(label or f"litellm {given}", given)
     host = _host(route)
     alias = "" if route.model == given else f" {route.model}"
-    alone = not any(map(arguments.get, FALLBACKS))  # a fallback may be a provider that refuses what is added
     asks = route.provider == "openai" and alone and reports_usage(host)
-    known = _prompt_cache(route, vendor, arguments) if alone else None
     return Answerer(label or f"litellm {route.provider} {route.address}{alias}", route.model, asks, known)
 
 
@@ -100,8 +100,9 @@ def _route(arguments: Mapping[str, Any]) -> _Route:
     variables = (f"{provider.upper()}_{name}" for name in ("BASE_URL", "API_BASE"))
     found = base or known or litellm.api_base or next(filter(None, map(os.environ.get, variables)), "")
     where = urlsplit(str(found))
+    host = f"[{where.hostname}]" if ":" in (where.hostname or "") else where.hostname
     # Without user, password and query, which may be credentials.
-    return _Route(provider, f"{where.scheme}://{where.hostname}:{where.port}{where.path}" if found else "", model)
+    return _Route(provider, f"{where.scheme}://{host}:{where.port}{where.path}" if found else "", model)
 
 
 def _host(route: _Route) -> str:

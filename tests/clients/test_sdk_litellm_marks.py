@@ -13,6 +13,7 @@ import pytest
 from litellm_ways import MESSAGES, SECRET, TOOLS
 
 from semcache import SemanticCache, last_outcome
+from semcache.clients.litellm_answerers import answered_by
 from semcache.errors import ConfigurationError
 from semcache.testing.upstream import Fault, Upstream
 
@@ -193,3 +194,19 @@ async def test_a_refusal_is_sent_again_only_where_it_names_a_mark(
     up.script([Fault(status=400, message="system.0.cache_control: Extra inputs are not permitted")])
     assert (await ask(3)).choices[0].message.content
     assert is_marked(up) == [True, True, True, True, False]
+
+
+def test_a_gateway_at_an_ipv6_address_is_not_the_provider() -> None:
+    prompt = answered_by(
+        None, None, {"model": "anthropic/claude-sonnet-5", "api_base": "http://[::1]:4000"}
+    ).prompt_cache
+    assert prompt is not None
+    assert (prompt.host, prompt.provider) == ("::1", None)
+
+
+def test_an_endpoint_that_is_no_address_is_left_to_litellm() -> None:
+    arguments = {
+        "model": "bedrock/anthropic.claude-sonnet-4-5-20250929-v1:0",
+        "aws_bedrock_runtime_endpoint": "http://[bad",
+    }
+    assert answered_by(None, None, arguments).prompt_cache is None
