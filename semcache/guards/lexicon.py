@@ -55,35 +55,40 @@ class Phrases(Generic[V]):
 
         Of entries of one length, that of the word as written ("used") wins over that of its stem ("use").
         """
-        best: tuple[int, tuple[V, ...]] | None = None
-        reached, n = [self._root], 0
-        while reached and at + n < len(folds):
-            fold, stem = folds[at + n], stems[at + n]
-            nodes, reached, n = reached, [], n + 1
-            values: tuple[V, ...] | None = None
-            for node in nodes:  # loops, since this runs for most words of every text
-                for key in (fold, stem) if fold != stem else (fold,):
-                    found = node.next.get(key)
-                    if found is not None:
-                        values = found.values if values is None else values
-                        if found.next:
-                            reached.append(found)
-            if values is not None:
-                best = (n, values)
-        return best
+        hit = _longest(self._root, at, folds, stems)
+        return None if hit is None else (hit[0] - at, hit[1])
 
-    def find(self, folds: Sequence[str], stems: Sequence[str]) -> Iterator[Found[tuple[V, ...]]]:
+    def find(self, folds: Sequence[str], stems: Sequence[str]) -> list[Found[tuple[V, ...]]]:
         """All entries in a text, from the left, longest first, without overlap."""
+        found: list[Found[tuple[V, ...]]] = []
         first = self._root.next
-        if first.keys().isdisjoint(folds) and first.keys().isdisjoint(stems):
-            return
+        if first.keys().isdisjoint(folds) and (stems is folds or first.keys().isdisjoint(stems)):
+            return found
         end = 0
         for at, fold in enumerate(folds):
             if at >= end and (fold in first or stems[at] in first):
-                hit = self.longest_at(at, folds, stems)
+                hit = _longest(self._root, at, folds, stems)
                 if hit is not None:
-                    end = at + hit[0]
-                    yield Found(at, end, hit[1])
+                    end = hit[0]
+                    found.append(Found(at, *hit))
+        return found
+
+
+def _longest(node: _Node[V], at: int, folds: Sequence[str], stems: Sequence[str]) -> tuple[int, tuple[V, ...]] | None:
+    """Where the longest entry ends that goes on from a node with a token, and its values."""
+    best: tuple[int, tuple[V, ...]] | None = None
+    if at == len(folds):
+        return best
+    fold, stem = folds[at], stems[at]
+    for key in (fold, stem) if fold != stem else (fold,):  # a loop, since this runs for most words of every text
+        after = node.next.get(key)
+        if after is not None:
+            hit = _longest(after, at + 1, folds, stems) if after.next else None
+            if hit is None and after.values is not None:
+                hit = at + 1, after.values
+            if hit is not None and (best is None or hit[0] > best[0]):
+                best = hit
+    return best
 
 
 class Pole(NamedTuple):

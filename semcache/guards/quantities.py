@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from semcache.guards.lexicon import stem
+from semcache.guards.lexicon import english, stem
 
 if TYPE_CHECKING:
     from semcache.guards.lexicon import Lexicon, Unit
@@ -34,6 +35,8 @@ _DECADE: Final = re.compile(r"(?:19)?(\d{1,3}0)s")
 _DOTTED_TIME: Final = re.compile(r"\d{1,2}\.[0-5]\d")  # "9.30 am", as the British write it
 _HALVES: Final = {"morning": "a", "afternoon": "p", "evening": "p"}
 _NOON: Final = {"noon": 720, "midday": 720, "midnight": 0}
+_PARTS: Final = frozenset({"half", "quarter"})
+_DIGITS: Final = frozenset({"number", "code"})
 
 
 _LOOSE: Final = frozenset({"", "most"})  # "in two days", "within two days"
@@ -86,11 +89,22 @@ def read_quantities(
         kinds: Kind of each token.
         taken: Positions that belong to a fixed phrase.
     """
+    words = _first_words()
+    places = [at for at, fold in enumerate(folds) if fold in words or kinds[at] in _DIGITS]
+    if not places:
+        return (), frozenset()
     reader = _Reader(folds, kinds, taken, lexicon)
-    at = 0
-    while at < len(folds):
-        at = reader.step(at)
+    end = 0
+    for at in places:
+        if at >= end:
+            end = reader.step(at)
     return tuple(reader.found), frozenset(reader.used)
+
+
+@lru_cache(maxsize=1)
+def _first_words() -> frozenset[str]:
+    """The words with which a quantity begins: few texts have any but "a"."""
+    return frozenset().union(*english().numbers, _NOON, _PARTS, _ARTICLES)
 
 
 class _Reader:

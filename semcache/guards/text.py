@@ -20,7 +20,7 @@ Kind = Literal["word", "number", "code", "symbol"]
 _BLOCK: Final = re.compile(r"```.*?```|~~~.*?~~~|`[^`\n]+`", re.DOTALL)
 _TOKEN: Final = re.compile(
     r"""
-    (?P<plain>[A-Za-z][a-z]*(?![^\s,?!]))   # most words: they need not be held against all that follows
+    [ ]?(?P<plain>[A-Za-z][a-z]*(?![^\s,?!]))   # most words: these and a space need not be held against what follows
   | (?P<dotted>(?<![\w.])(?:[A-Za-z]\.)+[A-Za-z]\.?(?![^\s,;:!?)]))   # U.S., a.m.
   | (?P<code>
         (?:https?://|www\.)[^\s<>"']*[\w/]                         # link
@@ -50,6 +50,8 @@ _LETTER_DASH_DIGIT: Final = re.compile(r"([^\W\d_])-(\d)")
 _ALIKE: Final = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": " ", "‑": "-"})
 _NUMBERED: Final = frozenset({"version", "aged"})
 """Stems that say nothing before a number: "version 3.12", "aged 18"."""
+_IDLE: Final = _NUMBERED | {"person", "fail"}
+"""Stems that may say nothing, by what stands beside them."""
 _LONGEST: Final = 64
 """Characters of a number that is read as one. Longer ones are codes: Python reads no more than 4,300 digits."""
 _MODEL: Final = re.compile(r"([a-z]{2,})-?(\d{1,64})")
@@ -144,23 +146,23 @@ def read(text: str) -> Text:
     prose = _spelled_out(unicodedata.normalize("NFKC", _BLOCK.sub(" ", text) if blocks else text).translate(_ALIKE))
     lexicon = english()
     tokens = closed_up(_without_fillers(_tokens(prose), lexicon), lexicon)
-    folds = tuple(token.fold for token in tokens)
-    stems = tuple(token.stem for token in tokens)
+    raws, folds, stems, kinds, starts, _ = zip(*tokens, strict=True) if tokens else ((),) * 6
     phrases = {found.start: found for found in lexicon.concepts.find(folds, stems)}
     inside = {at for found in phrases.values() if found.end - found.start > 1 for at in range(found.start, found.end)}
-    asks = tuple(read_asks(folds, [token.starts for token in tokens], lexicon))
+    asks = tuple(read_asks(folds, starts, lexicon))
     asking = {at for kind, start, end in asks for at in range(start, end)}
-    quantities, counted = read_quantities(folds, tuple(token.kind for token in tokens), inside, lexicon)
+    quantities, counted = read_quantities(folds, kinds, inside, lexicon)
+    function, light = lexicon.function, lexicon.light
     vague = {
         at
         for at, token in enumerate(tokens)
-        if (token.fold in lexicon.function and not _is_label(tokens, at))
-        or token.stem in lexicon.light
-        or _is_idle(tokens, at, counted)
+        if (token.fold in function and not (token.raw.isupper() and _is_label(tokens, at)))
+        or token.stem in light
+        or (token.stem in _IDLE and _is_idle(tokens, at, counted))
     }
     return Text(
         folded=fold(text),
-        language=_language(text, tokens),
+        language=_language(text, raws, folds),
         tokens=tuple(tokens),
         words=tuple(_content(tokens, phrases, vague | asking, counted)),
         concepts=frozenset(value for found in phrases.values() for value in found.value),
@@ -174,9 +176,9 @@ def read(text: str) -> Text:
 
 
 def _is_label(tokens: Sequence[Token], at: int) -> bool:
-    """Whether capitals make a name of what would be a word of grammar: "size S", "from A to B", "the US president"."""
+    """Whether capitals make a name of a word of grammar: "size S", "from A to B", "the US president"."""
     token = tokens[at]
-    if not token.raw.isupper() or token.fold == "i":
+    if token.fold == "i":
         return False
     if len(token.raw) > 1:
         return token.fold in _ACRONYMS and any(other.raw[-1].islower() for other in tokens)
@@ -237,12 +239,14 @@ def _tokens(prose: str) -> list[Token]:
     cited = [match.span() for match in _CITED.finditer(prose)][::-1] if '"' in prose or ":" in prose else []
     starts = True
     for match in _TOKEN.finditer(prose):
-        kind, raw = match.lastgroup, match[0]
+        kind = str(match.lastgroup)
+        raw = match[kind]
         if kind == "plain" or kind == "word":
             words = _words(raw, starts)
-            while cited and cited[-1][1] <= match.start():
+            begin = match.start(kind)
+            while cited and cited[-1][1] <= begin:
                 cited.pop()
-            if cited and cited[-1][0] <= match.start():
+            if cited and cited[-1][0] <= begin:
                 words = tuple(word._replace(cited=True) for word in words)
             tokens += words
         elif kind == "dotted":
@@ -366,7 +370,7 @@ _SCRIPTS: Final = (
 )
 
 
-def _language(text: str, tokens: Sequence[Token]) -> str:
+def _language(text: str, raws: Sequence[str], folds: Sequence[str]) -> str:
     """By script, then by function words. Plain ASCII without any evidence of another language counts as English."""
     if not text.isascii():
         letters = sum(letter.isalpha() for letter in text) or 1
@@ -375,7 +379,9 @@ def _language(text: str, tokens: Sequence[Token]) -> str:
                 return code
     latin = text.isascii() or all(letter.isascii() for letter in text if letter.isalpha())
     shouted = text.isupper()
-    present = {token.fold for token in tokens if shouted or len(token.raw) == 1 or not token.raw.isupper()}  # no "EU"
+    present = {  # no "EU"
+        fold for raw, fold in zip(raws, folds, strict=True) if not raw.isupper() or len(raw) == 1 or shouted
+    }
     # No language can have more words than all others together have, which settles it for most English texts.
     english_hits = len(present & language_words()["en"])
     if len(present & foreign_words()) <= english_hits:

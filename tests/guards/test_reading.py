@@ -246,7 +246,7 @@ _BY_THE_REST = re.compile(_TOKEN.pattern[_TOKEN.pattern.index("(?P<code>") :], r
 )
 @settings(max_examples=300)
 def test_plain_words_are_words_by_the_rest_of_the_pattern_too(text):
-    tokens = [(match.lastgroup, match.span()) for match in _TOKEN.finditer(text)]
+    tokens = [(match.lastgroup, match.span(match.lastgroup)) for match in _TOKEN.finditer(text)]
     assert [("word" if kind == "plain" else kind, span) for kind, span in tokens] == [
         (match.lastgroup, match.span()) for match in _BY_THE_REST.finditer(text)
     ]
