@@ -217,6 +217,15 @@ def test_what_a_scope_shares_is_written_once_and_goes_with_its_last_entry(tmp_pa
     assert store.stats()[2:] == (0, 0)
 
 
+def test_an_entry_without_a_vector_hides_none_of_its_scope_from_the_feed(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db", budget_s=5)
+    store.put(replace(make_entry("exact only", vector=None), fingerprint=FINGERPRINT))
+    store.put(entry := make_entry("both tiers"))
+    changes = store.changes(None, fingerprint=FINGERPRINT)
+    assert changes is not None
+    assert changes.ids.tolist() == [entry.key.id]
+
+
 def test_a_damaged_head_makes_misses_until_the_next_put(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "store.db", budget_s=5)
     events: list[Event] = []
