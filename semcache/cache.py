@@ -86,6 +86,8 @@ class _Cache:
             known (``docs/prompt-caching.md``).
         prices: A ``Prices``, or the path of a price file (``docs/savings.md``).
         budgets: What calls upstream may cost in a day: a ``Budget``, or several.
+        request_log: Path of a file to which the questions asked are appended, in clear, for ``semcache replay`` and
+            ``tune`` (:class:`~semcache.request_log.RequestLog`).
 
     Raises:
         ConfigurationError: The arguments cannot work together, or no embedder is installed.
@@ -105,6 +107,7 @@ class _Cache:
         prompt_cache: bool = True,
         prices: Prices | str | Path | None = None,
         budgets: Budget | Sequence[Budget] = (),
+        request_log: str | Path | None = None,
     ) -> None:
         from semcache.money.budgets import Budget
         from semcache.money.ledger import Ledger
@@ -139,6 +142,7 @@ class _Cache:
             judge=judge,
             prompt_cache=prompt_cache,
             budgets=(budgets,) if isinstance(budgets, Budget) else tuple(budgets),
+            request_log=request_log,
         )
 
     @classmethod

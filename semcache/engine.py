@@ -31,10 +31,13 @@ from semcache.options import USER_TAG, Options, current_options
 from semcache.performer import Performer
 from semcache.policy import secret_in
 from semcache.privacy import mask_secrets
+from semcache.request_log import RequestLog
 from semcache.served import Pending, Served, last
 from semcache.types import Event, Outcome, Reply, Request
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from semcache.flow import Answered, Call, Flow
     from semcache.live.answers import Judge
     from semcache.money.budgets import Budget
@@ -57,6 +60,7 @@ class Engine:
         judge: Of audits, where the policy has an ``audit_rate``.
         prompt_cache: Whether misses get marks for the provider's prompt cache.
         budgets: What calls upstream may cost.
+        request_log: File to which the questions asked are appended.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Engine:
         judge: Judge | None = None,
         prompt_cache: bool = True,
         budgets: Sequence[Budget] = (),
+        request_log: str | Path | None = None,
     ) -> None:
         self.store = store
         self.semantic = semantic
@@ -87,6 +92,7 @@ class Engine:
         # model until a collection of garbage comes by.
         self.emit = partial(emit, event_hooks)
         self.mark_wrong = partial(mark_wrong, store, semantic)
+        self.request_log = None if request_log is None else RequestLog(request_log, self.emit)
         self.clock = clock
         self.evidence = Evidence(store, policy, self.emit)
         self.budgets = Budgets(budgets, store, self.emit)
@@ -174,18 +180,19 @@ class Engine:
         if marker is not None and ctx.prompt is not None and not outcome.spent:
             outcome.expected_read_tokens = marker.expected(ctx.prompt)
         last.set(outcome)
-        self.finish(outcome)
+        self.finish(outcome, ctx)
 
-    def finish(self, outcome: Outcome) -> Outcome:
-        """Book an outcome and hand it to the hooks."""
+    def finish(self, outcome: Outcome, ctx: Call | None = None) -> None:
+        """Book an outcome, log what was asked, and hand the outcome to the hooks."""
         self.ledger.record(outcome)
+        if self.request_log is not None and ctx is not None:
+            self.request_log.record(ctx)
         for hook in self.outcome_hooks:
             try:
                 hook(outcome)
             except Exception as error:
                 logger.exception("an outcome hook failed")
                 self.emit(Event("hook_error", str(error), error))
-        return outcome
 
     def close(self) -> None:
         self.performer.close()
@@ -196,6 +203,8 @@ class Engine:
         with suppress(ValueError):  # closed before, or none was given
             self.ledger.on_paid.remove(self.budgets.paid)
         self.ledger.close()
+        if self.request_log is not None:
+            self.request_log.close()
         if self.semantic is not None:
             self.semantic.close()
         self.store.close()

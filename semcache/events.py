@@ -32,6 +32,7 @@ EVENT_KINDS: Final = frozenset(
         "prompt_cache_error",  # a prompt was not planned for the provider's cache; it was sent as it is
         "prompt_cache_cold",  # the provider's cache should have held a prefix, and did not
         "budget",  # 50, 80 or 100 % of a day's budget are spent, or calls cannot be counted in it
+        "request_log_error",  # the log of questions could not be written; the cache goes on without it
         "ledger_error",  # counters could not be written; they are kept and tried again
     }
 )

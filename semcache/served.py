@@ -99,7 +99,7 @@ class Pending:
 
     def _finish(self) -> None:
         self.outcome.seconds["total"] = time.perf_counter() - self._ctx.started
-        self._engine.finish(self.outcome)
+        self._engine.finish(self.outcome, self._ctx)
         if self._engine.auditor is not None:
             self._engine.auditor.consider(self._ctx)
 
