@@ -8,6 +8,7 @@ Exit codes: 0 done; 1 it did not work (a store that does not answer, a check tha
 from __future__ import annotations
 
 import logging
+from errno import EPIPE
 from importlib import import_module
 from typing import Any, Final
 
@@ -74,6 +75,10 @@ class LazyGroup(click.Group):
         except SemcacheError as error:
             failure = Refused if isinstance(error, (InputError, ConfigurationError)) else Failed
             raise failure(" ".join(str(error).split())) from error
+        except OSError as error:  # a full disk, say
+            if error.errno == EPIPE:  # whoever read this has gone: click ends quietly
+                raise
+            raise Failed(str(error)) from error
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

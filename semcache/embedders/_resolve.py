@@ -44,7 +44,7 @@ def resolve(spec: EmbedderSpec = None) -> Embedder:
     if callable(spec):
         return _from_function(spec)
     raise ConfigurationError(
-        f"embedder is a {type(spec).__name__}; give an Embedder, a function, a model name or a folder"
+        f"an embedder is an Embedder, a function, a model name or a folder, not {type(spec).__name__}"
     )
 
 

@@ -97,7 +97,7 @@ class MemoryStore:
 
     def stats(self) -> StoreStats:
         with self._lock:
-            return StoreStats("memory", "this process", len(self._entries), self._bytes)
+            return StoreStats("memory", "in this process", len(self._entries), self._bytes)
 
     # Writing ------------------------------------------------------------------------------------------------------
 

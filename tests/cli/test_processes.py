@@ -76,6 +76,18 @@ def test_a_reader_that_goes_away_causes_no_traceback(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_full_disk_is_one_line_on_stderr(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("needs /dev/full")
+    with full.open("w") as out:
+        command = [*COMMAND, "stats", "--json", "--store", "memory://"]
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
+    assert done.returncode == 1
+    (message,) = done.stderr.splitlines()
+    assert message.startswith("Error: ")
+
+
 def test_ctrl_c_in_the_middle_ends_without_a_traceback(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text("".join(json.dumps({"text": f"What is question number {n} about?"}) + "\n" for n in range(10_000)))

@@ -77,7 +77,7 @@ def test_another_name_needs_the_extra() -> None:
         ("/nowhere/model", "no model folder"),
         ("./model", "no model folder"),
         ("https://example.com/v1", "RemoteEmbedder"),
-        (7, "embedder is a int"),
+        (7, "a folder, not int"),
     ],
 )
 def test_what_cannot_be_meant(spec: object, message: str) -> None:
