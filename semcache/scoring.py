@@ -184,7 +184,7 @@ def _pieces(text: Text) -> tuple[Collection[object], ...]:
         text.features["pieces"] = known = (
             frozenset(text.folds),
             frozenset(pairwise(("", *text.stems, ""))),
-            frozenset(line[at : at + 3] for at in range(len(line) - 2)),
+            frozenset(map("".join, zip(line, line[1:], line[2:], strict=False))),
         )
     return known
 

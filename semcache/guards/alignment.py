@@ -39,13 +39,17 @@ def without_counterpart(a: Text, b: Text) -> tuple[Word, ...]:
     if not left:
         return ()
     joined = _joined(b)
-    return tuple(
-        word
-        for word in left
-        if word.fold not in joined
-        and not _parts_present(word, folds)
-        and not any(similar(word, other) for other in b.words)
-        and not any(_slip_of(word.fold, fold) for fold in b.folds)
+    return tuple(word for word in left if word.fold not in joined and not _written_otherwise(word, b))
+
+
+def _written_otherwise(word: Word, text: Text) -> bool:
+    """Whether a word is in a text as two, in a derived form, or with a slip of the fingers."""
+    first = word.fold[0]  # nearly all words differ in it, and nothing here crosses that
+    alike = [fold for fold in text.present if fold[0] == first]
+    return (
+        any(other.fold[0] == first and _similar(word.fold, word.stem, other.fold, other.stem) for other in text.words)
+        or any(_begins(fold, word.fold, text.present) for fold in alike)
+        or any(_slip_of(word.fold, fold) for fold in alike)
     )
 
 
@@ -61,25 +65,19 @@ def _joined(text: Text) -> frozenset[str]:
     return known
 
 
-def _parts_present(word: Word, folds: frozenset[str]) -> bool:
-    """Whether a word is written as two in the other text."""
-    text = word.fold
-    return any(text[:cut] in folds and text[cut:] in folds for cut in range(2, len(text) - 1))
-
-
-def similar(a: Word, b: Word) -> bool:
-    """Whether two words with different stems are one: derived from each other, or a typing error."""
-    # Nearly all pairs differ in the first letter, and neither relation crosses that.
-    return a.fold[0] == b.fold[0] and _similar(a.fold, a.stem, b.fold, b.stem)
+def _begins(part: str, word: str, folds: frozenset[str]) -> bool:
+    """Whether a token is the first half of a word, and the second is there too."""
+    return word.startswith(part) and 2 <= len(part) <= len(word) - 2 and word[len(part) :] in folds
 
 
 def _slip_of(word: str, fold: str) -> bool:
-    """Whether a word is a slip of a function word of the other text ("wehn")."""
-    return word[0] == fold[0] and fold in english().function and _similar(word, word, fold, fold)
+    """Whether a word is a slip of a function word ("wehn")."""
+    return fold in english().function and _similar(word, word, fold, fold)
 
 
 @lru_cache(maxsize=65536)
 def _similar(a: str, stem_a: str, b: str, stem_b: str) -> bool:
+    """Whether two words with different stems are one: derived from each other, or a typing error."""
     return derived(stem_a, stem_b) or mistyped(a, b)
 
 

@@ -181,7 +181,7 @@ def foreign_words() -> frozenset[str]:
 def stem(word: str) -> str:
     """A light English stem: one form for the inflections of a word, not a dictionary form.
 
-    Derived words (``activation``) keep their own stem; ``alignment.similar`` brings them together.
+    Derived words (``activation``) keep their own stem; ``alignment.derived`` brings them together.
     """
     word = irregular().get(word, word)
     if len(word) <= 3 or not word.isascii():

@@ -17,7 +17,7 @@ class _Named(NamedTuple):
 
 
 def _read(text: Text) -> _Named:
-    codes = {at: token.fold for at, token in enumerate(text.tokens) if token.kind == "code" and at not in text.counted}
+    codes = {at: text.folds[at] for at in text.codes}
     if codes:
         for found in english().concepts.find(text.folds, text.stems):
             for at in range(found.start, found.end):

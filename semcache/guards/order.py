@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
 
 from semcache.guards.base import Guard
 from semcache.guards.lexicon import Pole, english
@@ -28,7 +30,8 @@ _AGENT: Final = {"includ": "in", "contain": "in"}
 """What stands before the agent of a passive, where it is not "by": "included in the price"."""
 
 
-class _Parts(NamedTuple):
+@dataclass(eq=False)
+class _Parts:
     source: frozenset[str]
     target: frozenset[str]
     origin: tuple[int, frozenset[str]]  # how often "from" is said, and what stands behind it
@@ -37,29 +40,35 @@ class _Parts(NamedTuple):
     alone: dict[str, tuple[str, frozenset[str]]]  # verb of which one side is asked for -> which side is told, and what
     joined: dict[frozenset[str], str]  # two neighbours -> "and" or "or"
     poles: dict[int, tuple[int, ...]]  # line of opposites -> poles in order
-    sequences: tuple[tuple[str, ...], ...]  # words and persons, with those who own something and without
     links: tuple[str, ...]  # prepositions, sorted
     text: Text
-    written: dict[str, str]  # stem -> word, in order
+
+    @cached_property
+    def sequences(self) -> tuple[tuple[str, ...], ...]:
+        """Words and persons, with those who own something and without. Few pairs are so alike that it matters."""
+        # Sentences change places freely, and so do those who do a thing with one another.
+        if True in self.text.starts[1:] or not english().mutual.isdisjoint(self.text.stems):
+            return ()
+        return _sequence(self.text, _PERSONS), _sequence(self.text, _NO_OWNERS)
+
+    @property
+    def written(self) -> dict[str, str]:
+        """Stem -> word, in order."""
+        return dict(zip(self.text.stems, self.text.folds, strict=True))
 
     def name(self, stems: frozenset[str]) -> str:
         return " ".join(word for stem, word in self.written.items() if stem in stems or _PERSONS.get(word) in stems)
 
 
 def _read(text: Text) -> _Parts:
-    content = {word.at for word in text.words}
-    content.update(at for at, token in enumerate(text.tokens) if token.kind == "code" and at not in text.counted)
+    content = {word.at for word in text.words}.union(text.codes)
     around, alone = _sides(text, content)
     origin, goal = (_behind(text, content, english().grammar[kind]) for kind in ("source", "target"))
     source = origin[1] if origin[0] else _behind(text, content, english().grammar["target"], -1)[1]
-    written = dict(zip(text.stems, text.folds, strict=True))
     joined, poles = _joined(text, content), _first_sides(text)
     prepositions = english().grammar["clause"]
     links = tuple(sorted(fold for fold in text.folds if fold in prepositions))
-    # Sentences change places freely, and so do those who do a thing with one another.
-    free = any(token.starts for token in text.tokens[1:]) or not english().mutual.isdisjoint(text.stems)
-    sequences = () if free else (_sequence(text, _PERSONS), _sequence(text, _NO_OWNERS))
-    return _Parts(source, goal[1], origin, goal, around, alone, joined, poles, sequences, links, text, written)
+    return _Parts(source, goal[1], origin, goal, around, alone, joined, poles, links, text)
 
 
 def _sequence(text: Text, persons: Mapping[str, str]) -> tuple[str, ...]:

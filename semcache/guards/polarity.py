@@ -27,9 +27,9 @@ class _Stand(NamedTuple):
     restricts: bool
     poles: dict[int, frozenset[int]]
     affixes: dict[tuple[int, str], tuple[int, str]]  # line of affixes and root -> side, and the word
-    stems: frozenset[str]
     denied: dict[str, str]  # stem without its negative prefix -> the word
     phrasal: Mapping[str, Phrasal]
+    text: Text
 
 
 def _read(text: Text) -> _Stand:
@@ -48,9 +48,9 @@ def _read(text: Text) -> _Stand:
         not text.present.isdisjoint(lexicon.grammar["restrict"]),
         {line: frozenset(side) for line, side in sides.items()},
         dict(_affixes(text.words)),
-        frozenset(token.stem for token in text.tokens if token.kind == "word"),
         dict(_denied(text.words)),
         read_phrasal(text, lexicon),
+        text,
     )
 
 
@@ -104,7 +104,14 @@ def _flips(query: _Stand, cached: _Stand) -> list[str]:
 
 def _denials(ours: _Stand, theirs: _Stand) -> list[str]:
     """The words with a negative prefix whose roots the other text has without one."""
-    return [f"{word} / {root}" for root, word in ours.denied.items() if root in theirs.stems and root not in ours.stems]
+    if not ours.denied:
+        return []
+    roots = _word_stems(theirs.text) - _word_stems(ours.text)
+    return [f"{word} / {root}" for root, word in ours.denied.items() if root in roots]
+
+
+def _word_stems(text: Text) -> set[str]:
+    return {token.stem for token in text.tokens if token.kind == "word"}
 
 
 POLARITY: Final = Guard("polarity", _read, _compare)

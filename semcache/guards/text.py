@@ -101,6 +101,7 @@ class Text:
         tokens: All tokens, politeness and hesitation taken out.
         words: Content words in order; no numbers, codes, function words or vague words.
         quantities: Numbers with their units, dates and times of day.
+        codes: Positions of the codes that belong to no quantity.
         blocks: Code between backticks, white space collapsed.
         features: What each guard made of the text, by guard name.
     """
@@ -113,9 +114,11 @@ class Text:
     quantities: tuple[Quantity, ...]
     counted: frozenset[int]
     asks: tuple[Ask, ...]
+    codes: tuple[int, ...]
     blocks: tuple[str, ...]
     folds: tuple[str, ...]
     stems: tuple[str, ...]
+    starts: tuple[bool, ...]
     features: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -169,9 +172,11 @@ def read(text: str) -> Text:
         quantities=quantities,
         counted=counted,
         asks=asks,
+        codes=tuple(at for at, kind in enumerate(kinds) if kind == "code" and at not in counted),
         blocks=blocks,
         folds=folds,
         stems=stems,
+        starts=starts,
     )
 
 
