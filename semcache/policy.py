@@ -172,7 +172,7 @@ class Policy:
         namespaces: Overrides by namespace.
         categories: Overrides by the category that a caller gives (``cache.options(category=…)``), over those of the
             namespace. A category is no scope: its questions may be answered from all of the namespace.
-        languages: Overrides by the language of the question (ISO 639-1), over both others.
+        languages: Overrides by the language of the question (ISO 639-1; empty: not recognised), over both others.
         evidence: Where the threshold comes from.
 
     Raises:
@@ -218,6 +218,9 @@ class Policy:
         for where, override in self._overrides():
             _check_rules(where, override)
             _check_mode(where, override.mode or self.mode)
+        for language in self.languages:
+            if language and not (len(language) == 2 and language.isascii() and language.islower()):
+                raise ConfigurationError(f"languages are named by their ISO 639-1 code (en, de), not {language!r}")
         _check_range("uncovered_threshold", self.uncovered_threshold, -1.0, 1.0)
         _check_range("verify_from", self.verify_from, -1.0, 1.0)
         _check_range("verify_at_least", self.verify_at_least, 0.0, 1.0)

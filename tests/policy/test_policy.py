@@ -207,3 +207,9 @@ def test_what_is_wrong_with_an_override_is_said_with_its_name():
         Policy(categories={"refunds": Override(threshold=2.0)})
     with pytest.raises(ConfigurationError, match=r"ttl of the language 'de'"):
         Policy(languages={"de": Override(ttl=0.0)})
+
+
+@pytest.mark.parametrize("name", ["english", "EN", "e1 ", "zh-CN"])
+def test_a_language_that_no_question_has_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="ISO 639-1"):
+        Policy(languages={name: Override(threshold=0.98)})

@@ -49,7 +49,7 @@ POLICY = st.builds(
     embed_budget_s=SECONDS,
     namespaces=st.dictionaries(TEXT, OVERRIDE, max_size=3),
     categories=st.dictionaries(TEXT, OVERRIDE, max_size=2),
-    languages=st.dictionaries(TEXT, OVERRIDE, max_size=2),
+    languages=st.dictionaries(st.sampled_from(["en", "de", ""]), OVERRIDE, max_size=2),
     evidence=st.none() | EVIDENCE,
 )
 
