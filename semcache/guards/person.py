@@ -15,6 +15,8 @@ _OWNERS: Final = {
 _IN_GENERAL: Final = frozenset({("what", "is", "a"), ("what", "is", "an")})
 _OF_ANYBODY: Final = frozenset({"how to", "must"})
 _OF_ANYBODY_ABLE: Final = frozenset({"where", "how many", "how much", "how long", "how often", "how old", "how far"})
+_ASKED_FOR_OR_OFFERED: Final = frozenset({("1",), ("1", "2")})
+"""Persons of "call me", which "can you call me" comes to, and of "can I call you"."""
 _CLASSES: Final = (("speaker", "1"), ("listener", "2"), ("he", "he"), ("she", "she"), ("they", "they"))
 
 
@@ -26,6 +28,7 @@ class _Persons(NamedTuple):
     does: str  # stem of what "who" does, as the subject
     gets: frozenset[str]  # stems of the text, if "who" is an object
     asked: str  # what is asked of a person by "who": whether it "does" it, or "gets" it; empty if it is not asked
+    done: str  # stem of the word before the last person, if that is an object: "call me", "I call you"
 
     @property
     def all(self) -> frozenset[str]:
@@ -46,7 +49,9 @@ def _read(text: Text) -> _Persons:
     kinds = {ask.kind for ask in text.asks}
     generic = not kinds.isdisjoint(_OF_ANYBODY) or "you have to" in line
     generic = generic or ("can you" in line and not kinds.isdisjoint(_OF_ANYBODY_ABLE))
-    return _Persons(owners, defined, tuple(turns), generic, *_who(text), _part(text, said))
+    last = said[-1][0] if said else 0
+    done = text.stems[last - 1] if last and text.folds[last] in ("me", "us", "you") else ""
+    return _Persons(owners, defined, tuple(turns), generic, *_who(text), _part(text, said), done)
 
 
 @lru_cache(maxsize=1)
@@ -92,6 +97,8 @@ def _compare(query: _Persons, cached: _Persons) -> str:
     if not query.turns or not cached.turns:
         return ""
     if len(query.all) == len(query.turns) == 2 and query.turns == cached.turns[::-1]:
+        return "who does it to whom"
+    if query.done == cached.done and {query.turns, cached.turns} == _ASKED_FOR_OR_OFFERED:
         return "who does it to whom"
     if query.asked and cached.asked and query.asked != cached.asked and query.all == cached.all:
         return f"who {query.asked} it / who {cached.asked} it"
