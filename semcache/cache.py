@@ -147,7 +147,7 @@ class _Cache:
 
     @classmethod
     def open(cls, url: str, **arguments: Any) -> Self:
-        """A cache on ``memory://``, ``sqlite:///path``, ``redis://host:port/db``, ``rediss://`` or ``unix://``."""
+        """A cache on ``memory://``, ``sqlite:///absolute/path``, ``redis://host:port/db``, ``rediss://`` or ``unix://``."""
         return cls(store=url, **arguments)
 
     @property
