@@ -226,14 +226,12 @@ def _look(cache: SemanticCache, record: LogRecord, labels: dict[int, str | None]
 
 
 def _look_again(cache: SemanticCache, one: Looked, labels: Mapping[int, str | None]) -> Looked:
-    """What a record finds besides itself."""
+    """What a record finds besides itself: no question is a candidate for itself."""
     if one.exact:
         return one
     with options_of(cache, one.record):
         found = cache.explain(request_of(one.record))
-    own = None if found.key is None else found.key.id
-    judged = () if found.decision is None else found.decision.judged
-    candidates = tuple(each.candidate for each in judged if each.candidate.entry_id != own)
+    candidates = () if found.decision is None else tuple(each.candidate for each in found.decision.judged)
     return one._replace(candidates=candidates, given={each.entry_id: labels.get(each.entry_id) for each in candidates})
 
 

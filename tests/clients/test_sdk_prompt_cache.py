@@ -270,6 +270,19 @@ async def test_what_may_be_about_marks_is_the_callers_and_stops_them(
     assert [event.kind for event in events] == ["prompt_cache_error"]
 
 
+@EACH
+async def test_a_key_that_is_refused_says_nothing_of_marks(
+    sdk: Sdk, up: Upstream, cache: SemanticCache, events: list[Event]
+) -> None:
+    client = cache.wrap(sdk.client(up), provider=provider(sdk))
+    up.script([Fault(status=401, message="invalid key")])
+    with pytest.raises(sdk.module.AuthenticationError):
+        await ask(sdk, client, "Refused?")
+    await ask(sdk, client, "Refused?")
+    assert [marks_in(request.body) for request in up.requests()] == [1, 1]
+    assert events == []
+
+
 def test_a_prefix_that_the_provider_dropped_is_told_once(
     up: Upstream, cache: SemanticCache, events: list[Event]
 ) -> None:

@@ -49,7 +49,9 @@ def test_errors_that_are_about_something_else_or_repeat_the_body(said: str) -> N
 
 
 def test_a_key_of_the_callers_is_his_own_affair() -> None:
-    assert not names_marks("Invalid 'prompt_cache_key': too long", PLAN, {**BODY, "prompt_cache_key": "x" * 65})
+    said = "Unknown parameter: 'prompt_cache_key'."
+    assert names_marks(said, PLAN, BODY)
+    assert not names_marks(said, PLAN, {**BODY, "prompt_cache_key": "x"})
 
 
 def test_places_are_the_same_in_every_prompt() -> None:
