@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -25,9 +26,21 @@ def examples() -> list[str]:
     return re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
+def test_a_cache_that_keeps_a_log(examples: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    names: dict[str, Any] = {}
+    exec(compile(examples[0], str(DOCS), "exec"), names)
+    with names["cache"] as cache:
+        cache.wrap(lambda prompt: "Press 'forgot password'.", name="ask")(ROWS[0]["text"])
+    shown = CliRunner().invoke(main, ["replay", "questions.jsonl", "--json"])
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.stdout)["requests"] == 1
+
+
 def test_the_judge(examples: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("anthropic")
-    (tmp_path / "my_judge.py").write_text(examples[0])
+    (tmp_path / "my_judge.py").write_text(examples[1])
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     (tmp_path / "policy.toml").write_text("guards = []\nmin_probability = 0.0\n")
     prompt = prompt_for(ROWS[1]["text"], ROWS[0]["text"])
@@ -49,7 +62,7 @@ def test_from_python(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("requests.jsonl").write_text("".join(json.dumps({**ROWS[0], "cls": "reset"}) + "\n" for _ in range(4)))
-    exec(compile(examples[1], str(DOCS), "exec"), {})
+    exec(compile(examples[2], str(DOCS), "exec"), {})
     shown = capsys.readouterr().out
     assert "Rate(value=0.0" in shown
     assert shown.split()[-1] == "0.75"
