@@ -286,6 +286,23 @@ def _bounds() -> dict[str, dict[tuple[str, ...], str]]:
     return bounds
 
 
+def _units() -> dict[str, Unit]:
+    lines = [(*label.split(), names) for label, names in _labelled("en/units.txt")]
+    return {name: Unit(base, Fraction(factor)) for base, factor, names in lines for name in names}
+
+
+def _apart() -> frozenset[frozenset[str]]:
+    return frozenset(
+        frozenset((stem(word), stem(other))) for word, others in _labelled("en/apart.txt") for other in others
+    )
+
+
+def _negators(bounds: Iterable[tuple[str, ...]]) -> Phrases[bool]:
+    denying = ((entry, True) for entry in _list("en/negators.txt"))
+    bounding = ((" ".join(words), False) for words in bounds)  # "no more than" denies nothing
+    return _phrases(chain(denying, bounding), exact=True)  # "hard" is not "hardly"
+
+
 @lru_cache(maxsize=1)
 def lookalikes() -> frozenset[str]:
     """Words that one slip of the fingers makes of one another. Takes 10 ms once, if ever a slip is in question."""
@@ -297,11 +314,6 @@ def english() -> Lexicon:
     """The English lists. Takes about 10 ms once."""
     synonyms = [_entries(line) for line in _lines("en/synonyms.txt")]
     opposites = [[_entries(pole) for pole in line.split("|")] for line in _lines("en/opposites.txt")]
-    units = {
-        name: Unit(label.split()[0], Fraction(label.split()[1]))
-        for label, names in _labelled("en/units.txt")
-        for name in names
-    }
     # Names of one unit are synonyms ("dollars", "USD"). Those of two words are left to the reader of quantities.
     named = [[name for name in names if " " not in name] for _, names in _labelled("en/units.txt")]
     function = frozenset(_list("en/function_words.txt"))
@@ -309,6 +321,7 @@ def english() -> Lexicon:
     weak = _list("en/weak.txt")
     common = _list("en/common.txt")
     fillers = _list("en/fillers.txt")
+    units = _units()
     poles = list(_poles(opposites))
     bounds = _bounds()
     grammar = {kind: frozenset(words) for kind, words in _labelled("en/grammar.txt")}
@@ -319,20 +332,12 @@ def english() -> Lexicon:
         function=function,
         light=frozenset(stem(word) for word in light if " " not in word),
         weak=frozenset(" ".join(map(stem, words.split())) for words in weak),
-        apart=frozenset(
-            frozenset((stem(word), stem(other))) for word, others in _labelled("en/apart.txt") for other in others
-        ),
+        apart=_apart(),
         fillers=_phrases(((entry, True) for entry in fillers), exact=True),
         concepts=_phrases((entry, n) for n, line in enumerate((*synonyms, *named)) for entry in line),
         poles=_phrases(iter(poles)),
         pole_names={pole: entry for entry, pole in reversed(poles)},
-        negators=_phrases(
-            chain(
-                ((entry, True) for entry in _list("en/negators.txt")),
-                ((" ".join(words), False) for words in bounds["before"]),  # "no more than" denies nothing
-            ),
-            exact=True,  # "hard" is not "hardly"
-        ),
+        negators=_negators(bounds["before"]),
         asks=_labels("en/asks.txt"),
         asked={kind: frozenset(map(stem, nouns)) for kind, nouns in _labelled("en/asked.txt")},
         shapes=_labels("en/shapes.txt"),
