@@ -287,8 +287,11 @@ def _bounds() -> dict[str, dict[tuple[str, ...], str]]:
 
 
 def _units() -> dict[str, Unit]:
-    lines = [(*label.split(), names) for label, names in _labelled("en/units.txt")]
-    return {name: Unit(base, Fraction(factor)) for base, factor, names in lines for name in names}
+    units: dict[str, Unit] = {}
+    for label, names in _labelled("en/units.txt"):
+        base, factor = label.split()
+        units.update(dict.fromkeys(names, Unit(base, Fraction(factor))))
+    return units
 
 
 def _apart() -> frozenset[frozenset[str]]:
