@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,26 +42,30 @@ class RequestLog:
         self.path = Path(path)
         self._emit = emit
         try:
-            self._file: int | None = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._file: FileIO | None = FileIO(self.path, "a", opener=partial(os.open, mode=0o600))
         except OSError as error:
             raise ConfigurationError(f"request_log: {self.path} cannot be written: {error.strerror}") from error
 
     def record(self, ctx: Call) -> None:
         """Write the line of a finished call, in one piece. Trouble is an event and never the caller's."""
-        if self._file is None or ctx.key is None or ctx.outcome.status == "bypass":
+        file = self._file
+        if file is None or ctx.key is None or ctx.outcome.status == "bypass":
             return
         try:
             if ctx.clean or not secret_in(ctx.policy, ctx.key.canonical):
-                os.write(self._file, orjson.dumps(_row(ctx), option=orjson.OPT_APPEND_NEWLINE))
+                line = orjson.dumps(_row(ctx), option=orjson.OPT_APPEND_NEWLINE)
+                if file.write(line) != len(line):
+                    raise OSError("the file system is full")
         except Exception as error:
-            self.close()
-            self._emit(Event("request_log_error", f"no more questions are logged: {error}", error))
+            if self._file is not None:  # else another thread has closed it
+                self.close()
+                self._emit(Event("request_log_error", f"no more questions are logged: {error}", error))
 
     def close(self) -> None:
         """Let go of the file."""
         file, self._file = self._file, None
         if file is not None:
-            os.close(file)
+            file.close()
 
 
 def _row(ctx: Call) -> Mapping[str, Any]:

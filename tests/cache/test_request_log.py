@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -126,6 +127,25 @@ def test_a_full_disk_costs_the_log_and_one_event(tmp_path: Path) -> None:
         wrapped = cache.wrap(ask, name="ask")
         assert wrapped(asked(RESET)) == wrapped(asked(RESET)) == "small: 2"
     assert [event.kind for event in events] == ["request_log_error"]
+
+
+def test_a_line_of_a_closed_log_is_written_into_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Any] = []
+    cache = SemanticCache("memory://", policy=Policy(semantic=False), request_log=tmp_path / "asked.jsonl")
+    cache.on_event(events.append)
+    log, other = cache.engine.request_log, tmp_path / "other"
+    assert log is not None
+    with cache, contextlib.ExitStack() as stack:
+
+        def closed_meanwhile(ctx: Any) -> dict[str, Any]:
+            log.close()
+            stack.enter_context(other.open("w"))  # takes the number that is free now
+            return {"text": RESET}
+
+        monkeypatch.setattr("semcache.request_log._row", closed_meanwhile)
+        cache.wrap(ask, name="ask")(asked(RESET))
+    assert other.read_text() == ""
+    assert events == []
 
 
 def test_a_log_that_cannot_be_opened_is_refused_at_once(tmp_path: Path) -> None:
