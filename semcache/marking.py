@@ -84,7 +84,7 @@ class Marker:
     def __init__(self, store: Store, emit: Callable[[Event], None], clock: Callable[[], float]) -> None:
         self._emit = emit
         self._clock = clock
-        # Who reads an encrypted store is not to find a prompt that he guesses in it by its hash.
+        # Else whoever reads an encrypted store could confirm a guessed prompt by its hash.
         self._salt = (getattr(store, "mask_key", None) or b"").hex()
         self.shared = SharedHistory(store, emit)
         self._models: OrderedDict[str, _Known] = OrderedDict()

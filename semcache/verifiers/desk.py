@@ -1,4 +1,4 @@
-"""Where verifiers work: off the caller's thread, so that nobody waits longer than he wants to."""
+"""Where verifiers work: off the caller's thread, so that no caller waits longer than the policy says."""
 
 from __future__ import annotations
 
