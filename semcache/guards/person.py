@@ -98,7 +98,7 @@ def _compare(query: _Persons, cached: _Persons) -> str:
         return ""
     if len(query.all) == len(query.turns) == 2 and query.turns == cached.turns[::-1]:
         return "who does it to whom"
-    if query.done == cached.done and {query.turns, cached.turns} == _ASKED_FOR_OR_OFFERED:
+    if query.done and query.done == cached.done and {query.turns, cached.turns} == _ASKED_FOR_OR_OFFERED:
         return "who does it to whom"
     if query.asked and cached.asked and query.asked != cached.asked and query.all == cached.all:
         return f"who {query.asked} it / who {cached.asked} it"
