@@ -8,11 +8,15 @@ from typing import Protocol
 
 
 class Renewable(Protocol):
+    """Has state that a child cannot take over."""
+
     def after_fork(self) -> None:
         """Replace locks, threads and sockets that only the parent may use. Runs in the child, before anything else."""
 
 
 class Holdable(Protocol):
+    """Has state that a child may take over if no thread was in the middle of it."""
+
     def before_fork(self) -> None:
         """Bring the state to rest and keep other threads out of it."""
 

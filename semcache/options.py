@@ -96,6 +96,11 @@ def current_options() -> Options | None:
 
 @contextmanager
 def options_in_force(options: Options) -> Iterator[None]:
+    """Put options in force for this thread or task, on top of those that are already.
+
+    Raises:
+        ConfigurationError: ``share="user"`` where no user is known.
+    """
     outer = _options.get()
     options = options if outer is None else options.inside(outer)
     if options.share == "user" and options.user is None:

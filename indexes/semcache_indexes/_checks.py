@@ -16,6 +16,7 @@ _NOT_UNIT = "vectors must be finite and of length 1"
 
 
 def check_dim(dim: int) -> int:
+    """``dim``, or ValueError if vectors cannot have that length."""
     if dim < 1:
         raise ValueError(f"dim must be at least 1, not {dim}")
     return dim

@@ -135,6 +135,7 @@ class Recording:
 
 
 def tee(chunks: Iterable[bytes], recording: Recording) -> Iterator[bytes]:
+    """The bytes of a stream, unchanged, recorded as they are read."""
     try:
         for chunk in chunks:
             yield from recording.recorder.feed(chunk)
@@ -149,6 +150,7 @@ def tee(chunks: Iterable[bytes], recording: Recording) -> Iterator[bytes]:
 
 
 async def atee(upstream: httpx2.Response, recording: Recording) -> AsyncGenerator[bytes, None]:
+    """As :func:`tee`."""
     try:
         async for chunk in upstream.aiter_bytes():
             for piece in recording.recorder.feed(chunk):
@@ -176,6 +178,7 @@ def drain(exchange: Exchange, chunks: Iterable[bytes], close: Callable[[], None]
 
 
 async def adrain(exchange: Exchange, upstream: httpx2.Response) -> Reply:
+    """As :func:`drain`."""
     recorder = exchange.codec.recorder(exchange.body, exchange.sent)
     try:
         async for chunk in upstream.aiter_bytes():
@@ -252,6 +255,7 @@ class _Library(NamedTuple):
 
 @functools.cache
 def library(name: str) -> _Library:
+    """``httpx`` or ``httpx2``, with bodies of streams that its clients take."""
     module = importlib.import_module(name)
     return _Library(
         module,

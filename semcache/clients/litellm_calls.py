@@ -65,6 +65,8 @@ def wrap_litellm(target: T, engine: Engine, *, upstream: str | None = None, prov
 
 
 def sync_call(edge: Edge, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` (``completion``, of LiteLLM or a Router) with the cache before it."""
+
     def upstream(exchange: Exchange, arguments: Arguments, marked: Marked = None) -> Reply | StreamReply:
         value = function(**edge.sent(exchange, arguments, marked))
         if not edge.streams(exchange, value):
@@ -89,6 +91,8 @@ def sync_call(edge: Edge, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def async_call(edge: Edge, function: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
+    """The same for ``acompletion``."""
+
     async def upstream(exchange: Exchange, arguments: Arguments, marked: Marked = None) -> Reply | StreamReply:
         value = await function(**edge.sent(exchange, arguments, marked))
         if not edge.streams(exchange, value):

@@ -79,6 +79,7 @@ def chunks(body: Mapping[str, Any], exchange: Exchange, hidden: dict[str, Any]) 
 
 
 def tee(source: Any, recording: Recording, exchange: Exchange) -> Generator[Any, None, None]:
+    """The chunks of a stream, recorded as they are read, without those that only the cache has asked for."""
     listener = _Listener(recording.recorder, exchange)
     try:
         for chunk in source:
@@ -92,6 +93,7 @@ def tee(source: Any, recording: Recording, exchange: Exchange) -> Generator[Any,
 
 
 async def atee(source: Any, recording: Recording, exchange: Exchange) -> AsyncGenerator[Any, None]:
+    """As :func:`tee`."""
     listener = _Listener(recording.recorder, exchange)
     try:
         async for chunk in source:
@@ -115,6 +117,7 @@ def drain(exchange: Exchange, source: Any) -> Reply:
 
 
 async def adrain(exchange: Exchange, source: Any) -> Reply:
+    """As :func:`drain`."""
     recorder = exchange.codec.recorder(exchange.body, exchange.sent)
     listener = _Listener(recorder, exchange)
     async for chunk in source:

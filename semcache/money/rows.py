@@ -88,6 +88,7 @@ def encode(rows: Mapping[RowKey, Books]) -> dict[str, int]:
 
 
 def decode(counters: Mapping[str, int]) -> Iterator[tuple[RowKey, str, int]]:
+    """What a store's counters say: row (day since 1970, namespace, model), name of the count, value."""
     for full_name, value in counters.items():
         day, namespace, model, name = map(_unescape, full_name.removeprefix(PREFIX).split("|"))
         yield (int(day or 0), namespace or "", model), name or "", value

@@ -52,6 +52,7 @@ def new_key() -> str:
 
 
 def is_sealed(data: bytes) -> bool:
+    """Whether stored bytes are encrypted, under whatever key."""
     return data[: len(_MAGIC)] == _MAGIC
 
 

@@ -198,6 +198,7 @@ _STRICT: Final[tuple[Keep, ...]] = ("never", "exact", "all")
 
 
 def pieces(text: str) -> Iterator[str]:
+    """A text as the pieces in which it is replayed."""
     for start in range(0, len(text), PIECE_CHARS):
         yield text[start : start + PIECE_CHARS]
 
