@@ -49,10 +49,13 @@ def test_the_bytes_are_bounded(make: Make) -> None:
 def test_one_large_entry_makes_room_for_itself(make: Make) -> None:
     store = make(max_bytes=100_000)
     for i in range(10):
-        store.put(make_entry(str(i)))
+        store.put(replace(make_entry(str(i)), response=bytes(2_000)))
     large = replace(make_entry("large"), response=bytes(95_000))
     store.put(large)
     assert store.get(large.key) == as_stored(large)
+    size = store.stats().bytes
+    assert size is not None
+    assert size <= 100_000
 
 
 def test_an_entry_larger_than_the_store_is_not_kept_and_drives_nothing_out(make: Make) -> None:
