@@ -23,7 +23,7 @@ from typing import Any, Final, TypeAlias
 from semcache.errors import ConfigurationError
 from semcache.guards.alignment import align
 from semcache.guards.lexicon import english
-from semcache.guards.text import Text, Word, read
+from semcache.guards.text import Text, Word, made_of, read
 
 WEIGHED: Final = frozenset({"question", "wording"})
 """Guards that a second opinion may outweigh: the model, some objections of ``wording``; a verifier, all of both."""
@@ -178,10 +178,10 @@ def _same_question(a: Text, b: Text) -> bool:
 
 def _pieces(text: Text) -> tuple[Collection[object], ...]:
     """Tokens, neighbouring stems, and runs of three letters."""
-    known: tuple[frozenset[object], ...] | None = text.features.get("pieces")
+    known: tuple[frozenset[object], ...] | None = made_of(text).get("pieces")
     if known is None:
         line = f" {' '.join(text.folds)} "
-        text.features["pieces"] = known = (
+        made_of(text)["pieces"] = known = (
             frozenset(text.folds),
             frozenset(pairwise(("", *text.stems, ""))),
             frozenset(map("".join, zip(line, line[1:], line[2:], strict=False))),

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Final
 
 from semcache.guards.lexicon import english, lookalikes, stem, unstemmed, with_e
-from semcache.guards.text import Text, Word
+from semcache.guards.text import Text, Word, made_of
 
 # Endings that derive a word from another without changing what it is about. Those that do are left out: a prisoner is
 # not a prison, an employee no employer, and harmless is not harm.
@@ -55,13 +55,13 @@ def _written_otherwise(word: Word, text: Text) -> bool:
 
 def _joined(text: Text) -> frozenset[str]:
     """Neighbouring tokens written as one word ("check in", "checkin"), and as an acronym of three to five words."""
-    known: frozenset[str] | None = text.features.get("joined")
+    known: frozenset[str] | None = made_of(text).get("joined")
     if known is None:
         folds = text.folds
         pairs = {first + second for first, second in pairwise(folds)}
         letters = "".join(fold[0] for fold in folds)
         acronyms = {letters[i : i + n] for n in (3, 4, 5) for i in range(len(letters) - n + 1)}
-        text.features["joined"] = known = frozenset(pairs | acronyms)
+        made_of(text)["joined"] = known = frozenset(pairs | acronyms)
     return known
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from semcache.guards.text import Text, read
+from semcache.guards.text import Text, made_of, read
 
 F = TypeVar("F")
 
@@ -46,11 +46,11 @@ class Guard(Generic[F]):
         return self.languages is None or read(text).language in self.languages
 
     def _features(self, text: Text) -> F:
-        features: dict[str, F] = text.features
+        known: dict[str, F] = made_of(text)
         try:
-            return features[self.name]
+            return known[self.name]
         except KeyError:
-            return features.setdefault(self.name, self.read(text))
+            return known.setdefault(self.name, self.read(text))
 
 
 def differ(query: Iterable[str], cached: Iterable[str]) -> str:

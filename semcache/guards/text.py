@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Final, Literal, NamedTuple
 
@@ -67,6 +67,10 @@ _EDGE: Final = " \t\r\n.,;:!?…。？！、،؟"
 _TAILS: Final = {"re": "are", "ve": "have", "ll": "will", "d": "would", "m": "am"}
 
 
+_REMEMBERED: Final = 8192
+"""Texts."""
+
+
 class Token(NamedTuple):
     """A word, number, code or symbol.
 
@@ -103,7 +107,6 @@ class Text:
         quantities: Numbers with their units, dates and times of day.
         codes: Positions of the codes that belong to no quantity.
         blocks: Code between backticks, white space collapsed.
-        features: What each guard made of the text, by guard name.
     """
 
     folded: str
@@ -119,7 +122,6 @@ class Text:
     folds: tuple[str, ...]
     stems: tuple[str, ...]
     starts: tuple[bool, ...]
-    features: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def present(self) -> frozenset[str]:
@@ -142,7 +144,17 @@ def fold(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_EDGE)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=_REMEMBERED)
+def made_of(text: Text) -> dict[str, Any]:
+    """What was made of a text, by name (each guard has one), to be filled by those who make it.
+
+    Beside the text and not in it: some of it holds the text, and what holds itself stays in memory until the collector
+    comes, which costs more than half as much again as reading texts does.
+    """
+    return {}
+
+
+@lru_cache(maxsize=_REMEMBERED)
 def read(text: str) -> Text:
     """Read a text. Pure; the memo is bounded by number, so very long texts should not come here by the thousand."""
     blocks = tuple(" ".join(block.strip("`~").split()) for block in _BLOCK.findall(text))
