@@ -123,13 +123,13 @@ def test_a_set_of_settings_passes_only_if_each_of_its_slices_does() -> None:
 
 def test_what_falls_short_is_told_apart_from_what_does_not() -> None:
     shared = Categories(
-        {"a": GOOD, "b": GOOD}, [{"a": Count(900, 400, 0), "b": Count(900, 100, 0), None: Count(0, 0, 0)}]
+        {"de": GOOD, "en": GOOD}, [{"de": Count(900, 400, 0), "en": Count(900, 100, 0), None: Count(0, 0, 0)}]
     )
     tuning = tune_together(shared, Policy(), "languages", Budget(0.01))
     assert not tuning.semantic
-    a, b = map(describe, tuning.slices)
-    assert a.endswith("Others fell short.")
-    assert b.endswith("It takes 199 more labelled hits to certify on, none of them wrong.")
+    german, english = map(describe, tuning.slices)
+    assert german.endswith("Others fell short.")
+    assert english.endswith("It takes 199 more labelled hits to certify on, none of them wrong.")
     assert not made(tuning).any_semantic
 
 
