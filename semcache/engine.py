@@ -88,8 +88,8 @@ class Engine:
         # Masked requests match again in this process only, unless the store has a secret to share.
         self._mask_key: bytes = getattr(store, "mask_key", None) or os.urandom(32)
         self.outcome_hooks: list[Hook] = []
-        # These are no methods, since parts hold them: in a ring of references, what is dropped keeps the memory of its
-        # model until a collection of garbage comes by.
+        # Not methods, since the parts hold these: in a ring of references a dropped engine would keep the memory of its
+        # model until the garbage collector comes by.
         self.emit = partial(emit, event_hooks)
         self.mark_wrong = partial(mark_wrong, store, semantic)
         self.request_log = None if request_log is None else RequestLog(request_log, self.emit)

@@ -283,7 +283,7 @@ class Performer:
         self.emit(Event(kind, str(error) or repr(error), error))
 
 
-# Functions, and no methods of an object that would hold them: see Engine.emit.
+# Plain functions: bound methods kept in a performer would hold it in a ring of references. See Engine.emit.
 _PERFORM: dict[type, Callable[[Performer, Any], Any]] = {
     steps.GetExact: Performer._get_exact,
     steps.Join: Performer._join,

@@ -62,27 +62,27 @@ def wrap_function(function: F, engine: Engine, name: str | None = None) -> F:
 
 
 def _wrap_plain(function: Callable[..., Any], engine: Engine, edge: _Edge) -> Callable[..., Any]:
-    request, decode, reply, run, later = edge.request, edge.decode, edge.reply, engine.run, functools.partial
+    request, decode, reply, run, bind = edge.request, edge.decode, edge.reply, engine.run, functools.partial
 
     def call(args: Any, kwargs: Any) -> Reply:
         return reply(function(*args, **kwargs))
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        served = run(request(*args, **kwargs), later(call, args, kwargs), later=later(_copied, call, args, kwargs))
+        served = run(request(*args, **kwargs), bind(call, args, kwargs), later=bind(_copied, call, args, kwargs))
         return served.value if served.body is None else decode(served.body)
 
     return wrapper
 
 
 def _wrap_coroutine(function: Callable[..., Any], engine: Engine, edge: _Edge) -> Callable[..., Any]:
-    later = functools.partial
+    bind = functools.partial
 
     async def call(args: Any, kwargs: Any) -> Reply:
         return edge.reply(await function(*args, **kwargs))
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         served = await engine.arun(
-            edge.request(*args, **kwargs), later(call, args, kwargs), later=later(_copied, call, args, kwargs)
+            edge.request(*args, **kwargs), bind(call, args, kwargs), later=bind(_copied, call, args, kwargs)
         )
         return served.value if served.body is None else edge.decode(served.body)
 
@@ -90,7 +90,7 @@ def _wrap_coroutine(function: Callable[..., Any], engine: Engine, edge: _Edge) -
 
 
 def _wrap_generator(function: Callable[..., Any], engine: Engine, edge: _Edge) -> Callable[..., Any]:
-    later = functools.partial
+    bind = functools.partial
 
     def call(args: Any, kwargs: Any) -> StreamReply:
         chunks = _begun(function(*args, **kwargs))
@@ -98,7 +98,7 @@ def _wrap_generator(function: Callable[..., Any], engine: Engine, edge: _Edge) -
 
     def wrapper(*args: Any, **kwargs: Any) -> Iterator[Any]:
         served = engine.run(
-            edge.request(*args, **kwargs), later(call, args, kwargs), later=later(_copied, call, args, kwargs)
+            edge.request(*args, **kwargs), bind(call, args, kwargs), later=bind(_copied, call, args, kwargs)
         )
         if served.pending is None:
             yield from orjson.loads(served.body or b"[]")
@@ -117,7 +117,7 @@ def _wrap_generator(function: Callable[..., Any], engine: Engine, edge: _Edge) -
 
 
 def _wrap_async_generator(function: Callable[..., Any], engine: Engine, edge: _Edge) -> Callable[..., Any]:
-    later = functools.partial
+    bind = functools.partial
 
     async def call(args: Any, kwargs: Any) -> StreamReply:
         chunks = await _abegun(function(*args, **kwargs))
@@ -129,7 +129,7 @@ def _wrap_async_generator(function: Callable[..., Any], engine: Engine, edge: _E
 
     async def wrapper(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         served = await engine.arun(
-            edge.request(*args, **kwargs), later(call, args, kwargs), later=later(_copied, call, args, kwargs)
+            edge.request(*args, **kwargs), bind(call, args, kwargs), later=bind(_copied, call, args, kwargs)
         )
         if served.pending is None:
             for chunk in orjson.loads(served.body or b"[]"):

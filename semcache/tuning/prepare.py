@@ -146,8 +146,7 @@ def _fitted(
 
 def _asked(measured: Measured) -> Asked:
     pair, similarity = measured
-    known = pair.right is not None and similarity is not None
-    near = [(Candidate(0, pair.b, similarity or 0.0), pair.right is True)] if known else []
+    near = [] if pair.right is None or similarity is None else [(Candidate(0, pair.b, similarity), pair.right)]
     return Asked(pair.a, near, pair.group or fold(pair.a))
 
 

@@ -16,7 +16,7 @@ from semcache.tuning.scoring import everywhere, rules_for
 
 if TYPE_CHECKING:
     from semcache.tuning.refit import Asked
-    from semcache.types import Candidate, Decision
+    from semcache.types import Candidate, Decision, Judged
 
 FLOOR: Final = 0.5
 """No threshold below this cosine is ever worth a try."""
@@ -120,12 +120,11 @@ def rules(
     known = model.fingerprint == fingerprint
     own = base.min_probability if known else 0.0
     bars = (own, *PROBABILITIES) if known else (own,)
-    free = [
-        Rule(bar, None, off)
-        for off in switched
-        for bar in ((0.0,) if off and not set(base.guards) - set(off) else bars)
-    ]
-    compared = [Rule(bar, share) for bar in (own, 0.0) for share in AGREEMENTS if closed]
+    free: list[Rule] = []
+    for off in switched:
+        cosine_alone = bool(off) and set(base.guards) <= set(off)
+        free += [Rule(bar, None, off) for bar in ((0.0,) if cosine_alone else bars)]
+    compared = [Rule(bar, share) for bar in (own, 0.0) for share in AGREEMENTS] if closed else []
     return tuple(dict.fromkeys([*free, *compared]))
 
 
@@ -190,11 +189,13 @@ def _served(decision: Decision) -> Candidate | None:
 
 def _nearest(decision: Decision, least: float) -> Candidate | None:
     """The nearest candidate that passes with this probability, where one was told; with 0, to which no one objects."""
-    for one in decision.judged:
-        unopposed = all(said.ok for said in one.verdicts)
-        if one.ok and (one.probability is None or one.probability >= least if least else unopposed):
-            return one.candidate
-    return None
+
+    def passes(one: Judged) -> bool:
+        if not least:
+            return all(said.ok for said in one.verdicts)
+        return one.probability is None or one.probability >= least
+
+    return next((one.candidate for one in decision.judged if one.ok and passes(one)), None)
 
 
 def switched_off(asked: Iterable[Asked], firm: Sequence[str], may: Sequence[str]) -> tuple[tuple[str, ...], ...]:
