@@ -168,10 +168,11 @@ def read(text: str) -> Text:
     asking = {at for kind, start, end in asks for at in range(start, end)}
     quantities, counted = read_quantities(folds, kinds, inside, lexicon)
     function, light = lexicon.function, lexicon.light
+    mixed = any(raw[-1].islower() for raw in raws)
     vague = {
         at
         for at, token in enumerate(tokens)
-        if (token.fold in function and not (token.raw.isupper() and _is_label(tokens, at)))
+        if (token.fold in function and not (token.raw.isupper() and _is_label(tokens, at, mixed)))
         or token.stem in light
         or (token.stem in _IDLE and _is_idle(tokens, at, counted))
     }
@@ -192,13 +193,17 @@ def read(text: str) -> Text:
     )
 
 
-def _is_label(tokens: Sequence[Token], at: int) -> bool:
-    """Whether capitals make a name of a word of grammar: "size S", "from A to B", "the US president"."""
+def _is_label(tokens: Sequence[Token], at: int, mixed: bool) -> bool:
+    """Whether capitals make a name of a word of grammar: "size S", "from A to B", "the US president".
+
+    Args:
+        mixed: Whether the text has small letters, too.
+    """
     token = tokens[at]
     if token.fold == "i":
         return False
     if len(token.raw) > 1:
-        return token.fold in _ACRONYMS and any(other.raw[-1].islower() for other in tokens)
+        return mixed and token.fold in _ACRONYMS
     if token.starts:
         return False
     after = tokens[at + 1] if at + 1 < len(tokens) else None
