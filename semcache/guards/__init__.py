@@ -41,8 +41,11 @@ def verdicts(names: Iterable[str], query: str, cached: str) -> tuple[GuardVerdic
         KeyError: No guard has that name.
     """
     ours, theirs = read(query), read(cached)
-    said = ((name, GUARDS[name].judge(ours, theirs)) for name in names)
-    return tuple(GuardVerdict(name, reason) if reason else _NO_OBJECTION[name] for name, reason in said)
+    said = []
+    for name in names:
+        reason = GUARDS[name].judge(ours, theirs)
+        said.append(GuardVerdict(name, reason) if reason else _NO_OBJECTION[name])
+    return tuple(said)
 
 
 def language(text: str) -> str:

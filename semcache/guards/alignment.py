@@ -45,12 +45,13 @@ def without_counterpart(a: Text, b: Text) -> tuple[Word, ...]:
 def _written_otherwise(word: Word, text: Text) -> bool:
     """Whether a word is in a text as two, in a derived form, or with a slip of the fingers."""
     first = word.fold[0]  # nearly all words differ in it, and nothing here crosses that
-    alike = [fold for fold in text.present if fold[0] == first]
-    return (
-        any(other.fold[0] == first and _similar(word.fold, word.stem, other.fold, other.stem) for other in text.words)
-        or any(_begins(fold, word.fold, text.present) for fold in alike)
-        or any(_slip_of(word.fold, fold) for fold in alike)
-    )
+    for other in text.words:
+        if other.fold[0] == first and _similar(word.fold, word.stem, other.fold, other.stem):
+            return True
+    for fold in text.present:
+        if fold[0] == first and (_begins(fold, word.fold, text.present) or _slip_of(word.fold, fold)):
+            return True
+    return False
 
 
 def _joined(text: Text) -> frozenset[str]:

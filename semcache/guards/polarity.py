@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
+from itertools import chain
 from typing import Final, NamedTuple
 
 from semcache.guards.base import Guard, differ
 from semcache.guards.lexicon import Pole, english, stem
 from semcache.guards.particles import Phrasal, other_particles, read_phrasal
-from semcache.guards.text import Text, Word
+from semcache.guards.text import Text
 
 _NEGATIVE: Final = ("un", "dis", "non", "in", "im", "ir", "il", "mis", "de")
 _OPPOSED: Final = (
@@ -17,9 +19,10 @@ _OPPOSED: Final = (
 )  # fmt: skip
 """Prefixes that make two opposites of one word ("hypertension", "hypotension")."""
 _SIDES: Final = {prefix: (line, side) for line, pair in enumerate(_OPPOSED) for side, prefix in enumerate(pair)}
-_PREFIXES: Final = tuple(_SIDES)
 _ROOT: Final = 4
 """So many letters a prefix or suffix must leave."""
+_REMEMBERED: Final = 16384
+"""Words."""
 
 
 class _Stand(NamedTuple):
@@ -47,32 +50,34 @@ def _read(text: Text) -> _Stand:
         negations,
         not text.present.isdisjoint(lexicon.grammar["restrict"]),
         {line: frozenset(side) for line, side in sides.items()},
-        dict(_affixes(text.words)),
-        dict(_denied(text.words)),
+        dict(chain.from_iterable(_affixes(word.fold) for word in text.words)),
+        dict(chain.from_iterable(_denied(word.fold) for word in text.words)),
         read_phrasal(text, lexicon),
         text,
     )
 
 
-def _denied(words: Iterable[Word]) -> Iterable[tuple[str, str]]:
-    for word in words:
-        if word.fold.startswith(_NEGATIVE):
-            for prefix in _NEGATIVE:
-                if word.fold.startswith(prefix) and len(word.fold) - len(prefix) >= _ROOT:
-                    yield stem(word.fold[len(prefix) :]), word.fold  # "unknown" denies "know"
-        if word.fold.endswith("less") and len(word.fold) >= _ROOT + 4:
-            yield stem(word.fold[:-4]), word.fold
+@lru_cache(maxsize=_REMEMBERED)
+def _denied(word: str) -> tuple[tuple[str, str], ...]:
+    """The roots that a word denies, as stems, with the word: "unknown" denies "know"."""
+    roots = [word[len(prefix) :] for prefix in _NEGATIVE if word.startswith(prefix)]
+    if word.endswith("less"):
+        roots.append(word[:-4])
+    return tuple((stem(root), word) for root in roots if len(root) >= _ROOT)
 
 
-def _affixes(words: Iterable[Word]) -> Iterable[tuple[tuple[int, str], tuple[int, str]]]:
-    for word in words:
-        if word.fold.startswith(_PREFIXES):
-            for prefix, (line, side) in _SIDES.items():
-                if word.fold.startswith(prefix) and len(word.fold) - len(prefix) >= _ROOT:
-                    yield (line, word.fold[len(prefix) :]), (side, word.fold)
-        one = word.fold.removesuffix("s")
-        if one.endswith(("er", "or", "ee")) and len(one) >= _ROOT + 2:
-            yield (-1, one[:-2]), (int(one.endswith("ee")), word.fold)
+@lru_cache(maxsize=_REMEMBERED)
+def _affixes(word: str) -> tuple[tuple[tuple[int, str], tuple[int, str]], ...]:
+    """The affixes of a word that have an opposite, see :class:`_Stand`."""
+    found = [
+        ((line, word[len(prefix) :]), (side, word))
+        for prefix, (line, side) in _SIDES.items()
+        if word.startswith(prefix) and len(word) - len(prefix) >= _ROOT
+    ]
+    one = word.removesuffix("s")
+    if one.endswith(("er", "or", "ee")) and len(one) >= _ROOT + 2:
+        found.append(((-1, one[:-2]), (int(one.endswith("ee")), word)))
+    return tuple(found)
 
 
 def _compare(query: _Stand, cached: _Stand) -> str:
