@@ -47,7 +47,7 @@ def _headroom(analysis: Analysis) -> str:
         parts.append(f"The right answer was in the cache for {_percent(there.value)} of labelled requests.")
     waiting = analysis.replay.latency_saved_s
     if waiting is not None and analysis.replay.report.books.hits:
-        parts.append(f"Hits spared {waiting:,.0f} s of waiting, by the log's own times.")
+        parts.append(f"Hits spared {round(waiting):,} s of waiting, by the log's own times.")
     life = analysis.policies[0].policy.time_bound_ttl
     if analysis.headroom.about_now and life < math.inf:
         share = _percent(headroom["about_now_rate"])

@@ -271,4 +271,4 @@ def _duration(seconds: float) -> str:
     for size, unit in ((86_400.0, "days"), (3_600.0, "h"), (60.0, "min")):
         if abs(seconds) >= size:
             return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:,.1f} s"
+    return f"{round(seconds, 1) + 0.0:,.1f} s"  # not "-0.0"
