@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import replace
 from fractions import Fraction
 from importlib.resources import files
@@ -18,7 +20,8 @@ from hypothesis import strategies as st
 from semcache.guards import GUARDS, alignment, verdicts
 from semcache.guards.alignment import align, derived, mistyped, slip
 from semcache.guards.lexicon import english, irregular, language_words, lookalikes, stem, unstemmed
-from semcache.guards.text import _TOKEN, read
+from semcache.guards.text import _TOKEN, made_of, read
+from semcache.scoring import features
 
 
 @pytest.mark.parametrize(
@@ -235,6 +238,21 @@ def test_lexicons_are_lower_case_and_hold_no_entry_that_cannot_be_found():
         assert list(english().poles.find(folds, tuple(stem(word) for word in folds))), entry
     assert all(form != base for form, base in irregular().items() if form != "reads")
     assert all(len(words) > 15 for words in language_words().values())
+
+
+def test_a_text_that_is_forgotten_leaves_the_memory_without_the_collector():
+    asked, other = "How do I reset the PIN of my Visa card?", "Where can I block his Visa card from London?"
+    gc.disable()
+    try:
+        verdicts(GUARDS, asked, other)
+        features(asked, other, 0.9)
+        kept = weakref.ref(read(asked))
+        assert kept() is not None
+        for memo in (read, made_of, alignment.without_counterpart):
+            memo.cache_clear()
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 _BY_THE_REST = re.compile(_TOKEN.pattern[_TOKEN.pattern.index("(?P<code>") :], re.VERBOSE)
