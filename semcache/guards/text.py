@@ -42,6 +42,10 @@ _TOKEN: Final = re.compile(
     )
   | (?P<number>(?:(?<![^\s(])-)?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|(?:(?<![^\s(])-)?\d+(?:[.:]\d+)?)
   | (?P<word>[^\W\d_]+(?:'[^\W\d_]+)*)
+  | (?P<sign>
+        (?:(?<=\b[A-Z])|(?<=\bAB))[+-](?![\w+-])|(?<=[a-z])\+(?![\w+])           # B+, O-, Disney+
+      | [*~|\\§±√∞≈≠≤≥\u2190-\u23ff\u25a0-\u27bf\u2900-\u2bff\U0001f000-\U0001faff]+|&&   # operators, arrows, emoji
+    )
   | (?P<symbol>[$£€¥₹%°.!?;:\n&^=<>+]|(?<=[\w)]\s)-(?=\s\d))
     """,
     re.VERBOSE,
@@ -279,6 +283,11 @@ def _tokens(prose: str) -> list[Token]:
             tokens.append(Token(raw, raw, raw, "number" if len(raw) <= _LONGEST else "code", starts))
         elif raw in _END:
             starts = True
+            continue
+        elif kind == "sign":
+            # "Thanks! 🙏" says no more than "Thanks!", but "what does 🙏 mean" asks for that very sign.
+            if not (starts and tokens):
+                tokens.append(Token(raw, raw, raw, "code", starts))
             continue
         else:
             tokens.append(Token(raw, raw, raw, "symbol", False))
