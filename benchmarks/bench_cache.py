@@ -141,7 +141,7 @@ def start_up() -> None:
         ("python", ["-c", "pass"], None),
         ("import_semcache", ["-c", "import semcache"], 150),
         ("import_semantic_cache", ["-c", "from semcache import SemanticCache"], None),
-        ("help", ["-m", "semcache.cli", "--help"], 400),
+        ("help", ["-m", "semcache", "--help"], 400),
     ):
         times = []
         for _ in range(15):
