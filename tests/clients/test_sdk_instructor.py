@@ -15,6 +15,7 @@ import litellm
 import openai
 import pydantic
 import pytest
+from instructor.core import InstructorRetryException
 
 from semcache import SemanticCache
 from semcache.errors import ConfigurationError
@@ -103,7 +104,7 @@ async def test_asking_again_with_the_error_is_another_request(
 async def test_a_refused_answer_is_not_served_again(kind: Kind, up: Upstream, exact_cache: SemanticCache) -> None:
     client = exact_cache.wrap(kind.over(kind.client()))
     up.script([Fault(answer=BAD)])
-    with pytest.raises(instructor.core.InstructorRetryException):
+    with pytest.raises(InstructorRetryException):
         await kind.ask(client, max_retries=0)
     up.script([Fault(answer=GOOD)])
     for _ in range(2):
@@ -115,7 +116,7 @@ async def test_without_that_the_refused_answer_would_stay(kind: Kind, up: Upstre
     client = kind.over(exact_cache.wrap(kind.client()))
     up.script([Fault(answer=BAD)])
     for _ in range(2):
-        with pytest.raises(instructor.core.InstructorRetryException):
+        with pytest.raises(InstructorRetryException):
             await kind.ask(client, max_retries=0)
     assert up.calls() == 1
 
